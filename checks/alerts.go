@@ -1,0 +1,324 @@
+package checks
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/api"
+	promapi "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/config"
+	"github.com/prometheus/common/model"
+
+	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+)
+
+// AlertsOptions are the options of alerts.
+type AlertsOptions struct {
+	// Prometheus is where to ask.
+	Prometheus Prometheus `json:"prometheus"`
+	// Ignore are regular expressions, anchored, of the names of alerts that do
+	// not count, besides those that never do.
+	Ignore []Regexp `json:"ignore"`
+	// Match are PromQL label matchers; only alerts with all of them count.
+	Match []Matcher `json:"match"`
+	// RequireFiring is the name of an alert that always fires, and so proves
+	// that alerts can fire at all. Empty: rely on the rules API.
+	RequireFiring string `json:"requireFiring"`
+	// RequireFiringAgo is how long ago it must have fired already.
+	RequireFiringAgo model.Duration `json:"requireFiringAgo"`
+}
+
+func alertsDefaults() AlertsOptions {
+	return AlertsOptions{RequireFiring: "Watchdog", RequireFiringAgo: model.Duration(15 * time.Minute)}
+}
+
+// Prometheus is a server of Prometheus' HTTP API: Prometheus itself, Thanos,
+// Mimir, VictoriaMetrics.
+type Prometheus struct {
+	URL string `json:"url"`
+	// HTTPConfig is Prometheus' own HTTP client configuration.
+	HTTPConfig HTTPConfig `json:"httpConfig"`
+}
+
+// HTTPConfig is config.HTTPClientConfig, decoded as strictly as Prometheus
+// decodes it.
+type HTTPConfig struct{ config.HTTPClientConfig }
+
+// UnmarshalJSON decodes what is JSON, and so YAML, with Prometheus' own loader.
+func (c *HTTPConfig) UnmarshalJSON(data []byte) error {
+	loaded, err := config.LoadHTTPConfig(string(data))
+	if err != nil {
+		return errors.New(strings.Join(strings.Fields(err.Error()), " "))
+	}
+	c.HTTPClientConfig = *loaded
+	return nil
+}
+
+// Regexp is an anchored regular expression, as Prometheus' are.
+type Regexp struct{ *regexp.Regexp }
+
+// UnmarshalText compiles the expression.
+func (r *Regexp) UnmarshalText(text []byte) error {
+	compiled, err := regexp.Compile("^(?:" + string(text) + ")$")
+	if err != nil {
+		return fmt.Errorf("not a regular expression: %w", err)
+	}
+	r.Regexp = compiled
+	return nil
+}
+
+// Matcher is one PromQL label matcher, such as severity=~"critical|warning".
+type Matcher string
+
+var matcherFormat = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*\s*(=|!=|=~|!~)\s*"((?:[^"\\\n]|\\.)*)"$`)
+
+// UnmarshalText checks the matcher's form, and its expression if it has one.
+func (m *Matcher) UnmarshalText(text []byte) error {
+	parts := matcherFormat.FindStringSubmatch(string(text))
+	if parts == nil {
+		return fmt.Errorf("not a label matcher: want, for example, severity=~\"critical|warning\", not %.100q", text)
+	}
+	if strings.HasSuffix(parts[1], "~") {
+		if _, err := regexp.Compile(parts[2]); err != nil {
+			return fmt.Errorf("not a label matcher: %w", err)
+		}
+	}
+	*m = Matcher(text)
+	return nil
+}
+
+// neverCount are alerts that no reboot waits for: those that always fire, the
+// one that a pending reboot fires itself, and the gate's own, which would hold
+// back the reboot that clears them.
+var neverCount = regexp.MustCompile(`^(?:Watchdog|InfoInhibitor|RebootRequired|SentinelGate.*)$`)
+
+// maxBody bounds what is read of one answer.
+const maxBody = 16 << 20
+
+// A rule is late when it was evaluated longer ago than three of its intervals,
+// and than this.
+const ruleLateness = time.Minute
+
+type alerts struct {
+	options AlertsOptions
+	api     promapi.API
+}
+
+func newAlerts(o AlertsOptions, _ *Cluster) (gate.Check, []error) {
+	problems := []error{}
+	if o.RequireFiring != "" && !model.LabelValue(o.RequireFiring).IsValid() {
+		problems = append(problems, errors.New("options.requireFiring: not the name of an alert"))
+	}
+	if u, err := url.Parse(o.Prometheus.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		problems = append(problems, fmt.Errorf("options.prometheus.url: want an http or https URL, not %q", o.Prometheus.URL))
+	}
+	if err := o.Prometheus.HTTPConfig.Validate(); err != nil {
+		problems = append(problems, fmt.Errorf("options.prometheus.httpConfig: %w", err))
+	}
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	client, err := config.NewClientFromConfig(o.Prometheus.HTTPConfig.HTTPClientConfig, "sentinel-gate")
+	if err != nil {
+		return nil, []error{fmt.Errorf("options.prometheus.httpConfig: %w", err)}
+	}
+	client.Transport = clock.Transport(bounded{client.Transport})
+	server, err := api.NewClient(api.Config{Address: o.Prometheus.URL, Client: client})
+	if err != nil {
+		return nil, []error{fmt.Errorf("options.prometheus.url: %w", err)}
+	}
+	return alerts{o, promapi.NewAPI(server)}, nil
+}
+
+// bounded fails an answer whose body is larger than maxBody.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := b.next.RoundTrip(req)
+	if err == nil {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxBody)
+	}
+	return resp, err
+}
+
+// alarm is what Prometheus said.
+type alarm struct {
+	firing   model.Vector
+	since    model.Vector // ALERTS_FOR_STATE, where there is something to report
+	required bool         // the required alert fires now
+	longer   bool         // and fired a while ago
+	rules    []promapi.RuleGroup
+	served   bool // the rules API is served
+	now      time.Time
+}
+
+// Check asks for the firing alerts, for the required one, and for the state of
+// the rules.
+func (c alerts) Check(ctx context.Context) (gate.Result, error) {
+	ctx, reading := clock.Read(ctx)
+	var a alarm
+	var err error
+	matchers := make([]string, 0, len(c.options.Match)+1)
+	for _, m := range c.options.Match {
+		matchers = append(matchers, string(m))
+	}
+	if a.firing, err = c.query(ctx, fmt.Sprintf(`ALERTS{%s}`, strings.Join(append(matchers, `alertstate="firing"`), ","))); err != nil {
+		return gate.Result{}, err
+	}
+	if len(blocking(a.firing, c.options)) > 0 {
+		if a.since, err = c.query(ctx, fmt.Sprintf(`ALERTS_FOR_STATE{%s}`, strings.Join(matchers, ","))); err != nil {
+			return gate.Result{}, err
+		}
+	}
+	if c.options.RequireFiring != "" {
+		required := fmt.Sprintf(`ALERTS{alertstate="firing",alertname=%q}`, c.options.RequireFiring)
+		now, err := c.query(ctx, required)
+		if err != nil {
+			return gate.Result{}, err
+		}
+		before, err := c.query(ctx, required+" offset "+c.options.RequireFiringAgo.String())
+		if err != nil {
+			return gate.Result{}, err
+		}
+		a.required, a.longer = len(now) > 0, len(before) > 0
+	}
+	if a.rules, a.served, err = c.rules(ctx); err != nil {
+		return gate.Result{}, err
+	}
+	if a.now, err = reading.Now(); err != nil {
+		return gate.Result{}, fmt.Errorf("asking Prometheus: %w", err)
+	}
+	return quiet(a, c.options), nil
+}
+
+// query answers an instant query at the server's own time. A warning means
+// that the answer is incomplete.
+func (c alerts) query(ctx context.Context, query string) (model.Vector, error) {
+	value, warnings, err := c.api.Query(ctx, query, time.Time{})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("asking %s for %s: %w", c.options.Prometheus.URL, query, err)
+	case len(warnings) > 0:
+		return nil, fmt.Errorf("asking %s for %s: the answer may be incomplete: it came with the warning %q", c.options.Prometheus.URL, query, strings.Join(warnings, "; "))
+	}
+	vector, ok := value.(model.Vector)
+	if !ok {
+		return nil, fmt.Errorf("asking %s for %s: the answer is of the type %s, not a vector", c.options.Prometheus.URL, query, value.Type())
+	}
+	return vector, nil
+}
+
+// rules reads the rule groups; served is false where the server has no such API.
+func (c alerts) rules(ctx context.Context) (groups []promapi.RuleGroup, served bool, err error) {
+	result, err := c.api.Rules(ctx, nil)
+	var failure *promapi.Error
+	if errors.As(err, &failure) && (failure.Type == promapi.ErrClient || failure.Type == promapi.ErrServer) {
+		// client_golang tells the status only in this text.
+		for _, status := range []string{": 404", ": 405", ": 501"} {
+			if strings.HasSuffix(failure.Msg, status) {
+				return nil, false, nil
+			}
+		}
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("asking %s for its rules: %w", c.options.Prometheus.URL, err)
+	}
+	return result.Groups, true, nil
+}
+
+// blocking returns the alerts that count.
+func blocking(firing model.Vector, o AlertsOptions) model.Vector {
+	return slices.DeleteFunc(slices.Clone(firing), func(s *model.Sample) bool { return ignored(string(s.Metric[model.AlertNameLabel]), o) })
+}
+
+func ignored(name string, o AlertsOptions) bool {
+	return neverCount.MatchString(name) || name == o.RequireFiring && name != "" ||
+		slices.ContainsFunc(o.Ignore, func(r Regexp) bool { return r.MatchString(name) })
+}
+
+// quiet is the pure part. That nothing fires proves nothing by itself: the
+// rules may not be loaded, not be evaluated, or have lost their past.
+func quiet(a alarm, o AlertsOptions) gate.Result {
+	if count := blocking(a.firing, o); len(count) > 0 {
+		var who names
+		for _, s := range count {
+			who = append(who, describe(s, a.since, a.now))
+		}
+		return gate.Failed("AlertsFiring", "%d alerts fire: %s", len(count), who)
+	}
+	switch {
+	case o.RequireFiring != "" && !a.required:
+		return gate.Undecided("RequiredAlertNotFiring", "nothing fires, not even %s, which should always fire: are the rules loaded, and is this the right Prometheus? (requireFiring)", o.RequireFiring)
+	case o.RequireFiring != "" && !a.longer:
+		return gate.Undecided("RequiredAlertTooYoung", "%s fires now but did not %s ago: Prometheus has lost its past or only just started, and its other alerts may still be pending", o.RequireFiring, o.RequireFiringAgo)
+	case o.RequireFiring == "" && !a.served:
+		return gate.Undecided("NothingProvesRules", "nothing fires, and nothing proves that something could: the server has no rules API, so name an alert that always fires in requireFiring")
+	}
+	evaluated := 0
+	var bad names
+	for _, group := range a.rules {
+		for _, rule := range group.Rules {
+			name, health, lastError, last := ruleState(rule)
+			if ignored(name, o) && name != o.RequireFiring {
+				continue
+			}
+			evaluated++
+			lateness := max(3*time.Duration(group.Interval*float64(time.Second)), ruleLateness)
+			switch late := a.now.Sub(last); {
+			case health != promapi.RuleHealthGood:
+				bad = append(bad, fmt.Sprintf("%s/%s (%s)", group.Name, name, cmp.Or(lastError, "health "+string(health))))
+			case late > lateness:
+				bad = append(bad, fmt.Sprintf("%s/%s (last evaluated %s ago)", group.Name, name, late.Round(time.Second)))
+			}
+		}
+	}
+	switch {
+	case len(bad) > 0:
+		return gate.Undecided("RulesUnhealthy", "nothing fires, but %d rules are not healthy or not evaluated: %s", len(bad), bad)
+	case evaluated == 0 && o.RequireFiring == "":
+		return gate.Undecided("NoRules", "nothing fires, because the server has no rules")
+	}
+	return gate.Passed("NoAlerts", "no alert fires but those ignored")
+}
+
+func ruleState(rule any) (name string, health promapi.RuleHealth, lastError string, last time.Time) {
+	switch r := rule.(type) {
+	case promapi.AlertingRule:
+		return r.Name, r.Health, r.LastError, r.LastEvaluation
+	case promapi.RecordingRule:
+		return r.Name, r.Health, r.LastError, r.LastEvaluation
+	}
+	return fmt.Sprintf("%T", rule), promapi.RuleHealthUnknown, "unknown type of rule", time.Time{}
+}
+
+// describe names an alert by what tells it from others, and says since when it
+// is active: one that has fired for weeks is a chore, not an incident.
+func describe(s *model.Sample, since model.Vector, now time.Time) string {
+	labels := s.Metric.Clone()
+	name := labels[model.AlertNameLabel]
+	for _, drop := range []model.LabelName{model.MetricNameLabel, model.AlertNameLabel, "alertstate", "prometheus", "endpoint", "service", "container"} {
+		delete(labels, drop)
+	}
+	text := string(name)
+	if len(labels) > 0 {
+		text += labels.String()
+	}
+	for _, other := range since {
+		m := other.Metric.Clone()
+		m[model.MetricNameLabel], m["alertstate"] = s.Metric[model.MetricNameLabel], s.Metric["alertstate"]
+		if m.Equal(s.Metric) {
+			active := now.Sub(time.Unix(int64(other.Value), 0)).Round(time.Second)
+			return fmt.Sprintf("%s for %s", text, model.Duration(max(active, 0)))
+		}
+	}
+	return text
+}

@@ -1,0 +1,107 @@
+// Package checks has the types of check that come with the gate: one file per
+// type, beside its test, and a page of the same name in docs/checks. A check
+// reads the cluster afresh in every evaluation; what it makes of what it read
+// is a pure function.
+package checks
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/sentinel-gate/sentinel-gate/gate"
+)
+
+// types are the known types of check. To add one: a file, a line here, and its
+// page in docs/checks.
+var types = map[string]constructor{
+	"alerts":     typed(alertsDefaults, newAlerts),
+	"nodesReady": typed(nodesReadyDefaults, newNodesReady),
+	"podsReady":  typed(podsReadyDefaults, newPodsReady),
+	"readySoak":  typed(readySoakDefaults, newReadySoak),
+}
+
+type constructor func(options []byte, cluster *Cluster) (gate.Check, []error)
+
+// typed joins a type's defaults, the strict decoding of its options over them,
+// and its constructor, which validates them without asking anybody.
+func typed[O any](defaults func() O, build func(O, *Cluster) (gate.Check, []error)) constructor {
+	return func(options []byte, cluster *Cluster) (gate.Check, []error) {
+		o := defaults()
+		problems := Decode("options", options, &o)
+		check, invalid := build(o, cluster)
+		return check, append(problems, invalid...)
+	}
+}
+
+// Types returns the names of the known types, sorted.
+func Types() []string { return slices.Sorted(maps.Keys(types)) }
+
+// New returns a check of the type with its options, as JSON. The cluster is not
+// asked anything yet, and may be nil where the check will not be run. All
+// mistakes are returned at once.
+func New(typeName string, options []byte, cluster *Cluster) (gate.Check, []error) {
+	build, ok := types[typeName]
+	if !ok {
+		return nil, []error{fmt.Errorf("type: unknown type %q: want one of %s", typeName, strings.Join(Types(), ", "))}
+	}
+	return build(options, cluster)
+}
+
+// Selector is a label selector in Kubernetes' own syntax, "a=b,c in (d,e)".
+// The zero value selects everything.
+type Selector struct{ labels.Selector }
+
+// UnmarshalText parses the selector.
+func (s *Selector) UnmarshalText(text []byte) error {
+	parsed, err := labels.Parse(string(text))
+	if err != nil {
+		return fmt.Errorf("not a label selector: %w", err)
+	}
+	s.Selector = parsed
+	return nil
+}
+
+// Matches reports whether the labels are selected.
+func (s Selector) Matches(set labels.Labels) bool {
+	return s.Selector == nil || s.Selector.Matches(set)
+}
+
+// String returns the selector in Kubernetes' syntax, empty for everything.
+func (s Selector) String() string {
+	if s.Selector == nil {
+		return ""
+	}
+	return s.Selector.String()
+}
+
+// names are named in a message: the first few of them, sorted.
+type names []string
+
+const maxNames = 5
+
+func (n names) String() string {
+	sorted := slices.Clone(n)
+	sort.Strings(sorted)
+	if len(sorted) <= maxNames {
+		return strings.Join(sorted, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(sorted[:maxNames], ", "), len(sorted)-maxNames)
+}
+
+func atLeast(field string, value, least int) error {
+	if value < least {
+		return fmt.Errorf("options.%s: must be at least %d, not %d", field, least, value)
+	}
+	return nil
+}
+
+// join leaves the nils out.
+func join(problems ...error) []error {
+	return slices.DeleteFunc(problems, func(err error) bool { return errors.Is(err, nil) })
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sentinel-gate/sentinel-gate/checks"
+	"github.com/sentinel-gate/sentinel-gate/gate"
+)
+
+const (
+	apiVersion = "sentinel-gate.io/v1alpha1"
+	kind       = "GateConfiguration"
+)
+
+// jitter is by how much an interval may be longer than configured.
+const jitter = 1.1
+
+// configuration is the file, docs/configuration.md.
+type configuration struct {
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"`
+	Sentinel   sentinel       `json:"sentinel"`
+	Interval   model.Duration `json:"interval"`
+	// MaxAge is 0 in the file's absence, and then twice the interval.
+	MaxAge    model.Duration `json:"maxAge"`
+	Stabilize model.Duration `json:"stabilize"`
+	Timeout   model.Duration `json:"timeout"`
+	// Checks are decoded one by one, so that each mistake names its step.
+	Checks []json.RawMessage `json:"checks"`
+
+	hash  string
+	steps []*gate.Step
+}
+
+type sentinel struct {
+	Raw   paths     `json:"raw"`
+	Gated string    `json:"gated"`
+	Mode  gate.Mode `json:"mode"`
+}
+
+// paths is one path or a list of them.
+type paths []string
+
+// UnmarshalJSON accepts both forms.
+func (p *paths) UnmarshalJSON(data []byte) error {
+	var one string
+	if err := json.Unmarshal(data, &one); err == nil {
+		*p = paths{one}
+		return nil
+	}
+	var many []string
+	if err := json.Unmarshal(data, &many); err != nil {
+		return errors.New("want a path or a list of paths")
+	}
+	*p = many
+	return nil
+}
+
+type step struct {
+	Name    string          `json:"name"`
+	Type    string          `json:"type"`
+	Timeout model.Duration  `json:"timeout"`
+	Options json.RawMessage `json:"options"`
+}
+
+func defaults() configuration {
+	return configuration{
+		Sentinel: sentinel{
+			Raw:   paths{"/var/run/reboot-required"},
+			Gated: "/var/run/sentinel-gate/gated-reboot-required",
+			Mode:  gate.ModeTether,
+		},
+		Interval:  model.Duration(30 * time.Second),
+		Stabilize: model.Duration(time.Minute),
+		Timeout:   model.Duration(10 * time.Second),
+	}
+}
+
+// load reads and validates the configuration. Its error joins every mistake,
+// each with its path; what could be read is returned beside it. The cluster may
+// be nil where the checks will not be run.
+func load(path string, cluster *checks.Cluster) (*configuration, error) {
+	c := defaults()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return &c, fmt.Errorf("reading the configuration: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	c.hash = hex.EncodeToString(sum[:6])
+	var problems []error
+	asJSON, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		problems = append(problems, errors.New(strings.Join(strings.Fields(err.Error()), " ")))
+		// A key that is given twice need not hide the other mistakes.
+		if asJSON, err = yaml.YAMLToJSON(data); err != nil {
+			return &c, mistakes(path, problems)
+		}
+	}
+	problems = append(problems, checks.Decode("", asJSON, &c)...)
+	problems = append(problems, c.validate()...)
+	for i, raw := range c.Checks {
+		problems = append(problems, c.addStep(i, raw, cluster)...)
+	}
+	return &c, mistakes(path, problems)
+}
+
+func mistakes(path string, problems []error) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s:\n%w", path, errors.Join(problems...))
+}
+
+func (c *configuration) validate() []error {
+	var problems []error
+	wrong := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if c.APIVersion != apiVersion {
+		wrong("apiVersion: want %s, not %q", apiVersion, c.APIVersion)
+	}
+	if c.Kind != kind {
+		wrong("kind: want %s, not %q", kind, c.Kind)
+	}
+	if len(c.Sentinel.Raw) == 0 {
+		wrong("sentinel.raw: want at least one path")
+	}
+	gated := filepath.Clean(c.Sentinel.Gated)
+	for i, path := range c.Sentinel.Raw {
+		if !filepath.IsAbs(path) {
+			wrong("sentinel.raw[%d]: want an absolute path, not %q", i, path)
+		} else if c.Sentinel.Raw[i] = filepath.Clean(path); filepath.Dir(c.Sentinel.Raw[i]) == filepath.Dir(gated) {
+			wrong("sentinel.gated: needs a directory of its own, that only the gate may write in; %s also holds the raw sentinel", filepath.Dir(gated))
+		}
+	}
+	if !filepath.IsAbs(c.Sentinel.Gated) || gated == "/" {
+		wrong("sentinel.gated: want an absolute path, not %q", c.Sentinel.Gated)
+	}
+	if c.Sentinel.Mode != gate.ModeTether && c.Sentinel.Mode != gate.ModeFile {
+		wrong("sentinel.mode: want %s or %s, not %q", gate.ModeTether, gate.ModeFile, c.Sentinel.Mode)
+	}
+	if c.Interval <= 0 {
+		wrong("interval: must be longer than 0s")
+	}
+	if c.Timeout <= 0 {
+		wrong("timeout: must be longer than 0s")
+	}
+	if c.MaxAge == 0 {
+		c.MaxAge = 2 * c.Interval
+	}
+	if c.MaxAge < model.Duration(gate.MinMaxAge) {
+		wrong("maxAge: must be at least %s, not %s; it is twice the interval where it is not given", gate.MinMaxAge, c.MaxAge)
+	}
+	if len(c.Checks) == 0 {
+		wrong("checks: want at least one: a gate without checks would let every reboot through")
+	}
+	return problems
+}
+
+var stepName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// addStep decodes and builds the step at the index.
+func (c *configuration) addStep(i int, raw []byte, cluster *checks.Cluster) []error {
+	s := step{Timeout: c.Timeout}
+	problems := checks.Decode("", raw, &s)
+	path := fmt.Sprintf("checks[%d]", i)
+	if s.Name != "" {
+		path += fmt.Sprintf(" %q", s.Name)
+	}
+	switch {
+	case !stepName.MatchString(s.Name):
+		problems = append(problems, fmt.Errorf("name: want lower-case letters, digits and hyphens, at most 63, not %q", s.Name))
+	case slices.ContainsFunc(c.steps, func(other *gate.Step) bool { return other.Name == s.Name }):
+		problems = append(problems, errors.New("name: another step has it"))
+	}
+	if longest := time.Duration(c.MaxAge) - time.Duration(jitter*float64(c.Interval)) - time.Second; s.Timeout <= 0 {
+		problems = append(problems, errors.New("timeout: must be longer than 0s"))
+	} else if time.Duration(s.Timeout) > longest && c.Interval > 0 {
+		problems = append(problems, fmt.Errorf("timeout: %s leaves an open gate no time between two evaluations: with an interval of %s and a maxAge of %s it can be %s at most", s.Timeout, c.Interval, c.MaxAge, longest.Round(time.Millisecond)))
+	}
+	check, wrong := checks.New(s.Type, s.Options, cluster)
+	problems = append(problems, wrong...)
+	c.steps = append(c.steps, &gate.Step{Name: s.Name, Type: s.Type, Timeout: time.Duration(s.Timeout), Check: check})
+	for i, problem := range problems {
+		problems[i] = fmt.Errorf("%s: %w", path, problem)
+	}
+	return problems
+}
+
+func checkConfig(f flags, stdout io.Writer) error {
+	c, err := load(f.config, nil)
+	if err != nil {
+		return unusable{err}
+	}
+	fmt.Fprintf(stdout, "%s is a valid %s with %d checks (hash %s)\n", f.config, kind, len(c.steps), c.hash)
+	return nil
+}

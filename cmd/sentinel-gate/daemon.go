@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/klog/v2"
+
+	"github.com/sentinel-gate/sentinel-gate/checks"
+	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/record"
+)
+
+// daemon runs the gate until ctx ends. Whatever is wrong with flags or
+// configuration, what an earlier life left open is closed first.
+func daemon(ctx context.Context, f flags, stdout io.Writer) error {
+	log, err := gate.NewLog(stdout, f.logFormat, f.logLevel, f.nodeName)
+	if err != nil {
+		return unusable{err}
+	}
+	klog.SetSlogLogger(log)
+	cluster, clusterErr := connect(f)
+	c, configErr := load(f.config, cluster)
+	gated, err := gate.Claim(c.Sentinel.Gated, c.Sentinel.Mode)
+	if err != nil {
+		return fatal(log, errors.Join(err, configErr, clusterErr))
+	}
+	if err := errors.Join(configErr, clusterErr); err != nil {
+		return unusable{fatal(log, errors.Join(err, gated.Release()))}
+	}
+	if err := work(ctx, f, c, cluster, gated, log); err != nil {
+		return fatal(log, errors.Join(err, gated.Release()))
+	}
+	return gated.Release()
+}
+
+func fatal(log *slog.Logger, err error) error {
+	log.Error("the gate cannot run, and is closed", "error", err)
+	return told{err}
+}
+
+// work wires the parts together.
+func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluster, gated *gate.Gated, log *slog.Logger) error {
+	if err := gated.Prove(); err != nil {
+		return err
+	}
+	pipeline, err := gate.NewPipeline(c.steps)
+	if err != nil {
+		return err
+	}
+	writer, err := record.NewWriter(cluster.Leases(), f.nodeName, c.hash, f.hostProc, log)
+	if err != nil {
+		return err
+	}
+	warn(log, c, gated)
+	changed, stopWatching, unwatched := gate.WatchFiles(append([]string{c.Sentinel.Gated}, c.Sentinel.Raw...))
+	defer stopWatching()
+	if unwatched != nil {
+		log.Warn("not every directory can be watched: changes there are seen at the next interval", "error", unwatched, "interval", c.Interval.String())
+	}
+	registry := newRegistry(writer)
+	metrics := gate.NewMetrics(registry)
+	var looked atomic.Bool
+	loop := &gate.Loop{
+		Pipeline: pipeline, Gated: gated, RawPaths: c.Sentinel.Raw, Changed: changed,
+		Interval: time.Duration(c.Interval), MaxAge: time.Duration(c.MaxAge), Stabilize: time.Duration(c.Stabilize),
+		Log: log,
+		Tell: func(s gate.Status) {
+			metrics.Tell(s)
+			writer.Set(s.State.String(), s.Decision.Blocking().Names(), s.Raw.Since)
+			looked.Store(true)
+		},
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listenAddress)
+	if err != nil {
+		return fmt.Errorf("listening for --listen-address: %w", err)
+	}
+	server := &http.Server{Handler: endpoints(registry, loop, &looked, writer), ReadHeaderTimeout: 5 * time.Second}
+	log.Info("the gate starts, closed", "version", buildVersion(), "config", f.config, "configHash", c.hash, "checks", len(c.steps),
+		"gated", c.Sentinel.Gated, "mode", string(c.Sentinel.Mode), "raw", []string(c.Sentinel.Raw), "listenAddress", listener.Addr().String())
+
+	background, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	all.Go(func() { writer.Run(background) })
+	all.Go(func() { _ = server.Serve(listener) })
+	err = loop.Run(ctx)
+	stop()
+	_ = server.Close()
+	all.Wait()
+	return err
+}
+
+// warn says what is allowed but not advisable.
+func warn(log *slog.Logger, c *configuration, gated *gate.Gated) {
+	if gated.Persistent() {
+		log.Warn("the gated sentinel is on a file system that outlives a reboot: put it on a tmpfs, such as /run; a plain file left there would reboot the node again and again", "gated", c.Sentinel.Gated)
+	}
+	if c.Sentinel.Mode == gate.ModeFile {
+		log.Warn("sentinel.mode is file: a gate that is killed or hangs leaves the gated sentinel behind, and kured will act on it", "gated", c.Sentinel.Gated)
+	}
+}
+
+func newRegistry(writer *record.Writer) *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "sentinel_gate_build_info", Help: "1, with the version of the gate.",
+	}, []string{"version", "goversion"})
+	build.WithLabelValues(buildVersion(), runtime.Version()).Set(1)
+	registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "sentinel_gate_record_write_failures_total", Help: "Failed attempts to write the node's record.",
+		}, func() float64 { return float64(writer.Failures()) }))
+	return registry
+}
+
+// endpoints serves the metrics; liveness, which fails when the loop hangs; and
+// readiness, which waits for the first look and for the node's record.
+func endpoints(registry *prometheus.Registry, loop *gate.Loop, looked *atomic.Bool, writer *record.Writer) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
+	answer := func(w http.ResponseWriter, ok bool, problem string) {
+		if !ok {
+			http.Error(w, problem, http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	}
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, loop.Alive(time.Now()), "the loop has not come around for too long")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !looked.Load() {
+			answer(w, false, "the raw sentinel was not looked at yet")
+			return
+		}
+		answer(w, writer.Written(), "the node's record is not written: see the log")
+	})
+	return mux
+}

@@ -1,0 +1,75 @@
+// Package clock reads the time of a server from its answers. Wherever a
+// decision depends on a time that others wrote, "now" is the Date header of
+// the answer that brought it, never the node's own clock: clocks of nodes
+// disagree, and one that booted hours behind would end a soak early.
+package clock
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// ErrNoDate is returned by Reading.Now when no answer carried a Date header.
+var ErrNoDate = errors.New("no answer carried a Date header, so the server's time is not known: is a proxy in between removing it?")
+
+// Reading is the server's time as its answers told it.
+type Reading struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+// Now returns the Date of the first answer, to the second. The first is the
+// earliest, so that an age computed from it is never too great. It returns
+// ErrNoDate when there was none.
+func (r *Reading) Now() (time.Time, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now.IsZero() {
+		return time.Time{}, ErrNoDate
+	}
+	return r.now, nil
+}
+
+func (r *Reading) observe(date string) {
+	now, err := http.ParseTime(date)
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now.IsZero() {
+		r.now = now
+	}
+}
+
+type readingKey struct{}
+
+// Read returns a context whose requests, made through a transport of
+// Transport, tell their answers' time to the Reading.
+func Read(ctx context.Context) (context.Context, *Reading) {
+	reading := &Reading{}
+	return context.WithValue(ctx, readingKey{}, reading), reading
+}
+
+// Transport wraps next so that answers are observed by the Reading of their
+// request's context. It fits rest.Config.Wrap.
+func Transport(next http.RoundTripper) http.RoundTripper { return transport{next} }
+
+type transport struct{ next http.RoundTripper }
+
+func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.next.RoundTrip(req)
+	if err == nil {
+		if reading, ok := req.Context().Value(readingKey{}).(*Reading); ok {
+			reading.observe(resp.Header.Get("Date"))
+		}
+	}
+	return resp, err
+}
+
+// WrappedRoundTripper lets client-go reach the transport below, to close idle
+// connections and to cancel requests.
+func (t transport) WrappedRoundTripper() http.RoundTripper { return t.next }

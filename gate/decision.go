@@ -1,0 +1,148 @@
+package gate
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// State is what the gate is, and what a decision asks it to be.
+type State int
+
+const (
+	// Closed: a reboot is pending, and must wait. It is the zero value.
+	Closed State = iota
+	// Idle: no reboot is pending. The gated sentinel is as absent as when Closed.
+	Idle
+	// Open: the gated sentinel resolves.
+	Open
+)
+
+// States lists every state.
+var States = []State{Closed, Idle, Open}
+
+// String returns the state's name, as logs, metrics and records show it.
+func (s State) String() string {
+	switch s {
+	case Idle:
+		return "Idle"
+	case Open:
+		return "Open"
+	default:
+		return "Closed"
+	}
+}
+
+// MarshalText makes the state its name in JSON.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Outcome is one step's part in a decision.
+type Outcome struct {
+	Name    string  `json:"name"`
+	Type    string  `json:"type"`
+	Verdict Verdict `json:"verdict"`
+	Reason  string  `json:"reason"`
+	Message string  `json:"message"`
+	// Seconds is how long the step took.
+	Seconds float64 `json:"seconds"`
+	// Since is when the step began not to pass; zero while it passes.
+	Since time.Time `json:"since,omitzero"`
+
+	retryAfter time.Duration
+}
+
+// Outcomes are the outcomes of one evaluation in the order of the steps.
+type Outcomes []Outcome
+
+// MarshalJSON keeps the full list in JSON logs, beside MarshalText.
+func (o Outcomes) MarshalJSON() ([]byte, error) { return json.Marshal([]Outcome(o)) }
+
+// MarshalText is the short form for text logs.
+func (o Outcomes) MarshalText() ([]byte, error) {
+	words := make([]string, len(o))
+	for i, outcome := range o {
+		words[i] = fmt.Sprintf("%s=%s(%s)", outcome.Name, outcome.Verdict, outcome.Reason)
+	}
+	return []byte(strings.Join(words, " ")), nil
+}
+
+// Decision is all outcomes of one evaluation.
+type Decision struct {
+	// Began is when the evaluation began: nothing it says is newer.
+	Began    time.Time
+	Outcomes Outcomes
+}
+
+// Passes reports whether every step passed, and that there was one at all.
+func (d Decision) Passes() bool {
+	return len(d.Outcomes) > 0 && len(d.Blocking()) == 0
+}
+
+// Blocking returns the outcomes that hold the gate closed.
+func (d Decision) Blocking() Outcomes {
+	var blocking Outcomes
+	for _, o := range d.Outcomes {
+		if o.Verdict != Pass {
+			blocking = append(blocking, o)
+		}
+	}
+	return blocking
+}
+
+// RetryAfter is how long after it began the decision cannot change for the
+// better: the longest time that a blocking step announced, and zero unless all
+// of them announced one.
+func (d Decision) RetryAfter() time.Duration {
+	var longest time.Duration
+	for _, o := range d.Blocking() {
+		if o.retryAfter == 0 {
+			return 0
+		}
+		longest = max(longest, o.retryAfter)
+	}
+	return longest
+}
+
+// Result returns the worst verdict: Unknown before Fail before Pass.
+func (d Decision) Result() Verdict {
+	worst := Pass
+	for _, o := range d.Outcomes {
+		worst = min(worst, o.Verdict)
+	}
+	if len(d.Outcomes) == 0 {
+		return Unknown
+	}
+	return worst
+}
+
+// with returns a decision in which the outcome stands in for its step's.
+func (d Decision) with(outcome Outcome) Decision {
+	d.Outcomes = slices.Clone(d.Outcomes)
+	for i := range d.Outcomes {
+		if d.Outcomes[i].Name == outcome.Name {
+			d.Outcomes[i] = outcome
+			return d
+		}
+	}
+	d.Outcomes = append(d.Outcomes, outcome)
+	return d
+}
+
+// Asks returns the state that the decision alone would have.
+func (d Decision) Asks() State {
+	if d.Passes() {
+		return Open
+	}
+	return Closed
+}
+
+// Names returns the names of the outcomes' steps.
+func (o Outcomes) Names() []string {
+	names := make([]string, len(o))
+	for i, outcome := range o {
+		names[i] = outcome.Name
+	}
+	return names
+}

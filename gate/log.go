@@ -1,0 +1,88 @@
+package gate
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+)
+
+// Status is what the gate is at one moment, and why: what the decision log, the
+// metrics and the node's record tell.
+type Status struct {
+	State, Previous State
+	// Since is when the state was entered.
+	Since time.Time
+	// Why is a sentence for a person.
+	Why string
+	Raw Raw
+	// Decision is the last one, and empty before the first.
+	Decision Decision
+	// RetryAt is when the next evaluation begins, and zero where none is due.
+	RetryAt time.Time
+	// Evaluations counts the evaluations by their worst verdict.
+	Evaluations [Pass + 1]int
+	// Foreign counts the entries found at the gated path that were not this
+	// gate's.
+	Foreign int
+}
+
+// TurnOff is the turn of a gate that does not take part in one: that only one
+// node reboots at a time is then left to kured's own lock.
+const TurnOff = "off"
+
+// NewLog returns the logger of the node's decision log. The format is "json"
+// or "text"; level is one of slog's names.
+func NewLog(w io.Writer, format, level, node string) (*slog.Logger, error) {
+	var options slog.HandlerOptions
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level %q: want debug, info, warn or error", level)
+	}
+	options.Level = l
+	switch format {
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, &options)).With("node", node), nil
+	case "text":
+		return slog.New(slog.NewTextHandler(w, &options)).With("node", node), nil
+	}
+	return nil, fmt.Errorf("log format %q: want json or text", format)
+}
+
+// log writes one line of the decision log. Its fields are documented in
+// docs/decision-log.md; people parse them.
+func (s Status) log(log *slog.Logger, level slog.Level) {
+	asks := Idle
+	if s.Raw.Pending || s.Raw.Problem != nil {
+		asks = s.Decision.Asks()
+	}
+	if level == slog.LevelInfo && s.State == Closed && (s.Raw.Problem != nil || len(s.Decision.Outcomes) > 0 && s.Decision.Result() == Unknown) {
+		level = slog.LevelWarn
+	}
+	packages, steps := s.Raw.Packages, s.Decision.Outcomes
+	if packages == nil {
+		packages = []string{}
+	}
+	if steps == nil {
+		steps = Outcomes{}
+	}
+	log.LogAttrs(context.Background(), level, s.Why,
+		slog.String("decision", asks.String()),
+		slog.String("state", s.State.String()),
+		slog.String("previous", s.Previous.String()),
+		timeOrNull("rawSince", s.Raw.Since),
+		slog.Any("packages", packages),
+		slog.String("turn", TurnOff),
+		slog.Any("steps", steps),
+		slog.Any("blocking", s.Decision.Blocking().Names()),
+		timeOrNull("retryAt", s.RetryAt),
+	)
+}
+
+func timeOrNull(key string, t time.Time) slog.Attr {
+	if t.IsZero() {
+		return slog.Any(key, nil)
+	}
+	return slog.Time(key, t.UTC())
+}

@@ -1,0 +1,440 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/tether"
+)
+
+const (
+	// breather is the least time between two evaluations, and between two
+	// raw sentinels: whatever flaps cannot make the gate hammer the API server.
+	breather = time.Second
+	// reminder is how often a gate with nothing new to say repeats itself while
+	// a reboot is pending.
+	reminder = time.Hour
+)
+
+// Loop is the life of a node's gate: it alone opens and closes the gated
+// sentinel. All its work is done by the one goroutine of Run; evaluations and
+// watches run beside it and tell it what they saw.
+type Loop struct {
+	Pipeline *Pipeline
+	Gated    *Gated
+	// RawPaths are the raw sentinels. Changed, which may be nil, hastens the
+	// look at them and at the gated path; there is one every Interval anyway.
+	RawPaths []string
+	Changed  <-chan struct{}
+	// Interval lies between evaluations while a reboot is pending, give or take
+	// a tenth. MaxAge is how old the beginning of the last passing evaluation
+	// may be while the gate is open. Stabilize is how long every step must
+	// have passed before it opens.
+	Interval, MaxAge, Stabilize time.Duration
+	Log                         *slog.Logger
+	// Tell is called with every new status, and must not block.
+	Tell func(Status)
+
+	beat atomic.Int64 // when Run last came around, in Unix nanoseconds
+
+	status       Status
+	looked       bool // the raw sentinel has been read
+	lookAt       time.Time
+	appearAfter  time.Time // a raw sentinel that appears earlier is flapping
+	evaluation   *evaluation
+	lastBegan    time.Time
+	evaluateAt   time.Time // zero: no evaluation is due
+	passingSince time.Time // zero: the last evaluation did not pass
+	lastPass     time.Duration
+	closeAt      time.Time // of an open gate
+	hints        chan Outcome
+	stopWatches  context.CancelFunc
+	logged       string // what the last log line said
+	remindAt     time.Time
+}
+
+// evaluation is a running evaluation and what it has told so far.
+type evaluation struct {
+	began    time.Time
+	beganAt  time.Duration // the same on the clock of the tether
+	cancel   context.CancelFunc
+	outcomes chan Outcome
+	done     chan Decision
+}
+
+// Alive reports whether the loop has come around lately, by its own schedule.
+func (l *Loop) Alive(now time.Time) bool {
+	return now.Sub(time.Unix(0, l.beat.Load())) < max(3*l.Interval, 10*time.Second)
+}
+
+// Run works until ctx ends, which is its way to stop, or until the gated
+// directory is lost. When it returns the gate is closed.
+func (l *Loop) Run(ctx context.Context) error {
+	defer func() { l.stopEvaluation(); l.unwatch() }()
+	wake := time.NewTimer(0)
+	defer wake.Stop()
+	l.lookAt = time.Now()
+	for {
+		now := time.Now()
+		l.beat.Store(now.UnixNano())
+		if err := l.act(ctx, now); err != nil {
+			return errors.Join(err, l.Gated.Close())
+		}
+		wake.Reset(l.next().Sub(now))
+
+		var outcomes chan Outcome
+		var done chan Decision
+		if l.evaluation != nil {
+			outcomes, done = l.evaluation.outcomes, l.evaluation.done
+		}
+		select {
+		case <-ctx.Done():
+			err := l.Gated.Close()
+			l.Log.Info("the gate stops and is closed", "previous", l.status.State)
+			return err
+		case <-wake.C:
+		case <-l.Changed:
+			l.lookAt = now
+		case hint := <-l.hints:
+			l.onHint(hint)
+		case outcome := <-outcomes:
+			l.onOutcome(outcome)
+		case decision := <-done:
+			l.onDecision(ctx, decision)
+		}
+	}
+}
+
+// act does what is due by now.
+func (l *Loop) act(ctx context.Context, now time.Time) error {
+	if l.status.State == Open && !now.Before(l.closeAt) {
+		l.close(fmt.Sprintf("closed: no evaluation that began in the last %s passed", l.MaxAge-loopMargin))
+	}
+	if !now.Before(l.lookAt) {
+		l.lookAt = now.Add(l.Interval)
+		if err := l.Gated.Misplaced(); err != nil {
+			return err
+		}
+		l.look(now)
+	}
+	if l.evaluation == nil && !l.evaluateAt.IsZero() && !now.Before(l.evaluateAt) {
+		l.evaluate(ctx, now)
+	}
+	if (l.status.Raw.Pending || l.status.Raw.Problem != nil) && !l.remindAt.IsZero() && !now.Before(l.remindAt) {
+		l.logged = ""
+		l.tell(l.status.Why)
+	}
+	return nil
+}
+
+// next is when act has something to do again.
+func (l *Loop) next() time.Time {
+	next := l.lookAt
+	earlier := func(t time.Time) {
+		if !t.IsZero() && t.Before(next) {
+			next = t
+		}
+	}
+	if l.status.State == Open {
+		earlier(l.closeAt)
+	}
+	if l.evaluation == nil {
+		earlier(l.evaluateAt)
+	}
+	return next
+}
+
+// look reads the raw sentinel and inspects the gated one.
+func (l *Loop) look(now time.Time) {
+	if err := l.Gated.Inspect(); err != nil {
+		l.status.Foreign++
+		l.Log.Error("the gated sentinel was tampered with, and the gate closes", "error", err)
+		if l.status.State == Open {
+			l.startOver(now, "closed: the gated sentinel was tampered with")
+		} else {
+			l.Tell(l.status)
+		}
+	}
+	was := l.status.Raw
+	raw := ReadRaw(l.RawPaths, now)
+	if was.Pending && raw.Pending && was.Since.Before(raw.Since) {
+		raw.Since = was.Since // the same reboot, asked for again
+	}
+	if raw.Pending && !was.Pending && now.Before(l.appearAfter) {
+		l.lookAt = l.appearAfter
+		return
+	}
+	first := !l.looked
+	l.looked, l.status.Raw = true, raw
+	switch {
+	case raw.Pending:
+		if !was.Pending {
+			l.evaluateAt = l.rested(now)
+			l.close("closed: a reboot is pending and the first evaluation is under way")
+		}
+	case raw.Problem != nil:
+		if first || was.Problem == nil || was.Problem.Error() != raw.Problem.Error() {
+			l.forget()
+			l.close("closed: it cannot be told whether a reboot is pending: " + raw.Problem.Error())
+		}
+	default:
+		if first || was.Pending || was.Problem != nil {
+			l.appearAfter = now.Add(breather)
+			l.forget()
+			l.closeTo(Idle, "idle: no reboot is pending")
+		}
+	}
+}
+
+// rested returns now, or when the breather after the last evaluation is over.
+func (l *Loop) rested(now time.Time) time.Time {
+	if earliest := l.lastBegan.Add(min(breather, l.Interval)); now.Before(earliest) {
+		return earliest
+	}
+	return now
+}
+
+func (l *Loop) evaluate(ctx context.Context, now time.Time) {
+	ctx, cancel := context.WithCancel(ctx)
+	e := &evaluation{
+		began: now, beganAt: tether.Now(), cancel: cancel,
+		outcomes: make(chan Outcome, len(l.Pipeline.steps)), done: make(chan Decision, 1),
+	}
+	l.evaluation, l.lastBegan, l.evaluateAt = e, now, time.Time{}
+	go func() {
+		e.done <- l.Pipeline.Evaluate(ctx, func(o Outcome) { e.outcomes <- o })
+	}()
+}
+
+func (l *Loop) stopEvaluation() {
+	if l.evaluation != nil {
+		l.evaluation.cancel()
+		l.evaluation = nil
+	}
+}
+
+// forget drops all that is known of the cluster.
+func (l *Loop) forget() {
+	l.stopEvaluation()
+	l.evaluateAt, l.passingSince = time.Time{}, time.Time{}
+	l.status.Decision, l.status.RetryAt = Decision{}, time.Time{}
+}
+
+// startOver closes the gate and evaluates anew. An evaluation that is under way
+// may have read what was true before, so it does not count.
+func (l *Loop) startOver(now time.Time, why string) {
+	l.stopEvaluation()
+	l.passingSince = time.Time{}
+	l.evaluateAt = l.rested(now)
+	l.status.RetryAt = l.evaluateAt
+	l.close(why)
+}
+
+// onHint closes on what a watch saw.
+func (l *Loop) onHint(outcome Outcome) {
+	if l.status.State != Open {
+		return
+	}
+	l.shut() // first of all
+	now := time.Now()
+	l.status.Decision = l.since(l.status.Decision.with(outcome), now)
+	l.startOver(now, fmt.Sprintf("closed: step %s saw a change: %s", outcome.Name, outcome.Message))
+}
+
+// onOutcome closes on the first outcome that does not pass, without waiting
+// for the other steps, which onDecision tells.
+func (l *Loop) onOutcome(outcome Outcome) {
+	if l.status.State != Open || outcome.Verdict == Pass {
+		return
+	}
+	l.shut()
+	l.passingSince = time.Time{}
+	l.status.Decision = l.since(l.status.Decision.with(outcome), time.Now())
+	l.close(fmt.Sprintf("closed: step %s no longer passes: %s", outcome.Name, outcome.Message))
+}
+
+func (l *Loop) onDecision(ctx context.Context, decision Decision) {
+	e, now := l.evaluation, time.Now()
+	l.evaluation = nil
+	e.cancel()
+	l.status.Decision = l.since(decision, now)
+	l.status.Evaluations[decision.Result()]++
+	jittered := time.Duration(float64(l.Interval) * (0.9 + 0.2*rand.Float64()))
+	l.evaluateAt = e.began.Add(jittered)
+
+	if !decision.Passes() {
+		l.passingSince = time.Time{}
+		if wait := decision.RetryAfter(); wait > 0 {
+			// Every blocking step knows when it can change: there is nothing
+			// to learn before, and the jitter keeps the nodes apart.
+			l.evaluateAt = e.began.Add(wait + jittered - l.Interval*9/10)
+		}
+		l.status.RetryAt = l.evaluateAt
+		l.close(closedBy(decision))
+		l.status.log(l.Log, slog.LevelDebug)
+		return
+	}
+	if l.passingSince.IsZero() || e.beganAt-l.lastPass >= l.MaxAge {
+		l.passingSince = e.began
+	}
+	l.lastPass = e.beganAt
+	stable := l.passingSince.Add(l.Stabilize)
+	if e.began.Before(stable) {
+		if stable.Before(l.evaluateAt) {
+			l.evaluateAt = stable
+		}
+		l.status.RetryAt = l.evaluateAt
+		l.close(fmt.Sprintf("closed: every step passes; opens at %s if that stays so (stabilize %s)", stable.UTC().Format("15:04:05Z"), l.Stabilize))
+		l.status.log(l.Log, slog.LevelDebug)
+		return
+	}
+	l.status.RetryAt = l.evaluateAt
+	l.permit(ctx, e)
+	l.status.log(l.Log, slog.LevelDebug)
+}
+
+// permit opens the gate, or extends its deadline, on the strength of the
+// evaluation e.
+func (l *Loop) permit(ctx context.Context, e *evaluation) {
+	until := e.beganAt + l.MaxAge
+	if l.status.State == Open {
+		if err := l.Gated.Extend(until); err != nil {
+			l.Log.Error("the open gate cannot be extended, and closes", "error", err)
+			l.close("closed: " + err.Error())
+			return
+		}
+		l.closeAt = e.began.Add(l.MaxAge - loopMargin)
+		l.tell(l.status.Why)
+		return
+	}
+	l.closeAt = e.began.Add(l.MaxAge - loopMargin)
+	if !time.Now().Before(l.closeAt) {
+		l.close(fmt.Sprintf("closed: every step passes, but the evaluation took so long that it is older than maxAge (%s)", l.MaxAge))
+		return
+	}
+	if err := l.Gated.Open(until); err != nil {
+		l.Log.Error("the gate cannot be opened", "error", err)
+		l.close("closed: " + err.Error())
+		return
+	}
+	l.watch(ctx)
+	l.enter(Open, "open: every step passes, and kured may reboot this node")
+}
+
+// shut takes the gated sentinel away.
+func (l *Loop) shut() {
+	if err := l.Gated.Close(); err != nil {
+		l.Log.Error("the gated sentinel cannot be removed", "error", err)
+	}
+}
+
+func (l *Loop) close(why string) { l.closeTo(Closed, why) }
+
+func (l *Loop) closeTo(state State, why string) {
+	if l.status.State == Open {
+		l.shut()
+		l.unwatch()
+	}
+	l.enter(state, why)
+}
+
+func (l *Loop) enter(state State, why string) {
+	if state != l.status.State || l.status.Since.IsZero() {
+		l.status.Previous, l.status.State, l.status.Since = l.status.State, state, time.Now()
+	}
+	l.tell(why)
+}
+
+// watch starts the watches of an open gate.
+func (l *Loop) watch(ctx context.Context) {
+	ctx, l.stopWatches = context.WithCancel(ctx)
+	hints := make(chan Outcome)
+	l.hints = hints
+	for _, step := range l.Pipeline.steps {
+		watcher, ok := step.Check.(Watcher)
+		if !ok {
+			continue
+		}
+		go func() {
+			for pause := breather; ctx.Err() == nil; pause = min(2*pause, l.Interval+breather) {
+				err := guardedWatch(ctx, watcher, func(r Result) {
+					select {
+					case hints <- step.outcome(r, 0):
+					case <-ctx.Done():
+					}
+				})
+				if ctx.Err() != nil {
+					return
+				}
+				l.Log.Debug("a watch ended and is begun anew; evaluations go on meanwhile", "step", step.Name, "error", err)
+				select {
+				case <-time.After(pause):
+				case <-ctx.Done():
+				}
+			}
+		}()
+	}
+}
+
+func guardedWatch(ctx context.Context, w Watcher, hint func(Result)) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the watch panicked: %v", p)
+		}
+	}()
+	return w.Watch(ctx, hint)
+}
+
+func (l *Loop) unwatch() {
+	if l.stopWatches != nil {
+		l.stopWatches()
+	}
+	l.stopWatches, l.hints = nil, nil
+}
+
+// since carries over how long each step has been blocking.
+func (l *Loop) since(d Decision, now time.Time) Decision {
+	for i, o := range d.Outcomes {
+		if o.Verdict == Pass {
+			continue
+		}
+		d.Outcomes[i].Since = now
+		for _, before := range l.status.Decision.Outcomes {
+			if before.Name == o.Name && before.Verdict != Pass && !before.Since.IsZero() {
+				d.Outcomes[i].Since = before.Since
+			}
+		}
+	}
+	return d
+}
+
+// tell publishes the status, and logs it where something changed.
+func (l *Loop) tell(why string) {
+	l.status.Why = why
+	l.Tell(l.status)
+	says := l.status.State.String() + " " + strings.Join(l.status.Decision.Blocking().Names(), ",")
+	if l.status.Raw.Problem != nil {
+		says += " " + l.status.Raw.Problem.Error()
+	}
+	if says == l.logged {
+		return
+	}
+	l.logged = says
+	l.remindAt = time.Now().Add(reminder)
+	l.status.log(l.Log, slog.LevelInfo)
+}
+
+func closedBy(d Decision) string {
+	blocking := d.Blocking()
+	words := make([]string, len(blocking))
+	for i, o := range blocking {
+		words[i] = fmt.Sprintf("%s (%s)", o.Name, o.Reason)
+	}
+	return fmt.Sprintf("closed: %d of %d steps hold the reboot back: %s", len(blocking), len(d.Outcomes), strings.Join(words, ", "))
+}

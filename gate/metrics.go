@@ -1,0 +1,124 @@
+package gate
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const namespace = "sentinel_gate_"
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(namespace+name, help, labels, nil)
+}
+
+// docs/metrics.md lists these; a test keeps the two equal.
+var (
+	rebootRequired      = desc("reboot_required", "Whether the raw sentinel asks for a reboot. kured's own gauge sees only the gated one.")
+	rebootRequiredSince = desc("reboot_required_since_timestamp_seconds", "When the raw sentinel was made, and 0 while there is none.")
+	rawSentinelProblem  = desc("raw_sentinel_problem", "Whether the raw sentinel cannot be understood, so that the gate is closed without an evaluation.")
+	state               = desc("state", "1 for the state of the gate: Idle, Closed or Open.", "state")
+	stateSince          = desc("state_since_timestamp_seconds", "When the gate entered its state.")
+	openSince           = desc("open_since_timestamp_seconds", "When the gate opened, and 0 while it is not open.")
+	stepVerdict         = desc("step_verdict", "1 for the last verdict of each step: Pass, Fail or Unknown.", "step", "type", "verdict", "reason")
+	stepBlockingSince   = desc("step_blocking_since_timestamp_seconds", "When the step began not to pass, and 0 while it passes.", "step", "type")
+	evaluations         = desc("evaluations_total", "Evaluations by their worst verdict.", "result")
+	lastEvaluation      = desc("last_evaluation_timestamp_seconds", "When the last finished evaluation began, and 0 before the first.")
+	nextEvaluation      = desc("next_evaluation_timestamp_seconds", "When the next evaluation is due, and 0 while none is.")
+	foreign             = desc("foreign_entries_removed_total", "Entries at the gated path that this gate had not made, and removed.")
+)
+
+// Metrics exports the last status.
+type Metrics struct {
+	stepDuration *prometheus.HistogramVec
+
+	mu     sync.Mutex
+	status Status
+	timed  time.Time // the evaluation whose durations were observed last
+}
+
+// NewMetrics returns the metrics, registered with the registry.
+func NewMetrics(registry prometheus.Registerer) *Metrics {
+	m := &Metrics{stepDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    namespace + "step_duration_seconds",
+		Help:    "How long each step of an evaluation took.",
+		Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"step", "type"})}
+	registry.MustRegister(m, m.stepDuration)
+	return m
+}
+
+// Tell takes a new status.
+func (m *Metrics) Tell(s Status) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.status = s
+	if !s.Decision.Began.Equal(m.timed) {
+		m.timed = s.Decision.Began
+		for _, o := range s.Decision.Outcomes {
+			m.stepDuration.WithLabelValues(o.Name, o.Type).Observe(o.Seconds)
+		}
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		rebootRequired, rebootRequiredSince, rawSentinelProblem, state, stateSince, openSince,
+		stepVerdict, stepBlockingSince, evaluations, lastEvaluation, nextEvaluation, foreign,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	m.mu.Lock()
+	s := m.status
+	m.mu.Unlock()
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	counter := func(d *prometheus.Desc, value int, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
+	}
+	gauge(rebootRequired, truth(s.Raw.Pending))
+	gauge(rebootRequiredSince, seconds(s.Raw.Since))
+	gauge(rawSentinelProblem, truth(s.Raw.Problem != nil))
+	for _, each := range States {
+		gauge(state, truth(s.State == each), each.String())
+	}
+	gauge(stateSince, seconds(s.Since))
+	if s.State == Open {
+		gauge(openSince, seconds(s.Since))
+	} else {
+		gauge(openSince, 0)
+	}
+	for _, o := range s.Decision.Outcomes {
+		gauge(stepVerdict, 1, o.Name, o.Type, o.Verdict.String(), o.Reason)
+		gauge(stepBlockingSince, seconds(o.Since), o.Name, o.Type)
+	}
+	for _, verdict := range []Verdict{Unknown, Fail, Pass} {
+		counter(evaluations, s.Evaluations[verdict], verdict.String())
+	}
+	gauge(lastEvaluation, seconds(s.Decision.Began))
+	gauge(nextEvaluation, seconds(s.RetryAt))
+	counter(foreign, s.Foreign)
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// seconds is the Unix time of t, as Prometheus writes timestamps, and 0 for
+// the zero time.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixNano()) / float64(time.Second)
+}

@@ -1,0 +1,171 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// Reasons that the pipeline gives where the check itself gave no verdict.
+const (
+	// ReasonError: the check returned an error.
+	ReasonError = "Error"
+	// ReasonTimeout: the check gave no answer within the step's timeout.
+	ReasonTimeout = "Timeout"
+	// ReasonPanic: the check panicked.
+	ReasonPanic = "Panic"
+	// ReasonStillRunning: the run of an earlier evaluation has not returned.
+	ReasonStillRunning = "StillRunning"
+	// ReasonInvalidResult: the check returned no reason, or one that is not CamelCase.
+	ReasonInvalidResult = "InvalidResult"
+)
+
+// maxMessage bounds a message, in bytes: it ends up in logs.
+const maxMessage = 1024
+
+var camelCase = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,63}$`)
+
+// Step is a named, configured instance of a check.
+type Step struct {
+	Name, Type string
+	Check      Check
+	// Timeout bounds one run.
+	Timeout time.Duration
+
+	running atomic.Bool
+}
+
+// Pipeline is the steps that must all pass.
+type Pipeline struct{ steps []*Step }
+
+// NewPipeline returns the pipeline of the steps. It refuses an empty one, which
+// would pass for want of questions, and steps that share a name.
+func NewPipeline(steps []*Step) (*Pipeline, error) {
+	if len(steps) == 0 {
+		return nil, errors.New("a pipeline without steps would let every reboot through: configure at least one check")
+	}
+	names := map[string]bool{}
+	for _, s := range steps {
+		if s.Check == nil || s.Timeout <= 0 {
+			return nil, fmt.Errorf("step %q has no check or no timeout", s.Name)
+		}
+		if names[s.Name] {
+			return nil, fmt.Errorf("two steps are named %q", s.Name)
+		}
+		names[s.Name] = true
+	}
+	return &Pipeline{steps}, nil
+}
+
+// Steps returns the steps in their configured order.
+func (p *Pipeline) Steps() []*Step { return p.steps }
+
+// Evaluate runs all steps at once, each within its timeout, none skipped
+// because another failed: whoever is woken at night wants the whole list. It
+// calls report, from one goroutine at a time, with each outcome as it comes.
+// A step that panics, errs or does not return is Unknown.
+func (p *Pipeline) Evaluate(ctx context.Context, report func(Outcome)) Decision {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ctx = withReads(ctx)
+	decision := Decision{Began: time.Now(), Outcomes: make(Outcomes, len(p.steps))}
+	var all sync.WaitGroup
+	var reporting sync.Mutex
+	for i, step := range p.steps {
+		all.Go(func() {
+			outcome := step.run(ctx)
+			decision.Outcomes[i] = outcome
+			if report != nil {
+				reporting.Lock()
+				defer reporting.Unlock()
+				report(outcome)
+			}
+		})
+	}
+	all.Wait()
+	return decision
+}
+
+func (s *Step) run(ctx context.Context) Outcome {
+	began := time.Now()
+	result := s.result(ctx)
+	return s.outcome(result, time.Since(began))
+}
+
+// result does not wait for a check that ignores its context. Such a check is
+// not started again until it returns, so that it cannot pile up.
+func (s *Step) result(ctx context.Context) Result {
+	if !s.running.CompareAndSwap(false, true) {
+		return Undecided(ReasonStillRunning, "its last run has not returned, although its timeout of %s is over", s.Timeout)
+	}
+	stepCtx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	results := make(chan Result, 1)
+	go func() {
+		defer s.running.Store(false)
+		results <- s.guarded(stepCtx)
+	}()
+	select {
+	case r := <-results:
+		return r
+	case <-stepCtx.Done():
+		if ctx.Err() != nil {
+			return Undecided(ReasonError, "the evaluation was broken off: %v", ctx.Err())
+		}
+		return s.timedOut()
+	}
+}
+
+func (s *Step) timedOut() Result {
+	return Undecided(ReasonTimeout, "no answer within its timeout of %s", s.Timeout)
+}
+
+func (s *Step) guarded(ctx context.Context) (r Result) {
+	defer func() {
+		if p := recover(); p != nil {
+			r = Undecided(ReasonPanic, "the check panicked: %v", p)
+		}
+	}()
+	r, err := s.Check.Check(ctx)
+	switch {
+	case err == nil:
+		return r
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil:
+		return s.timedOut()
+	default:
+		return Undecided(ReasonError, "%v", err)
+	}
+}
+
+// outcome makes a result fit for logs and metrics.
+func (s *Step) outcome(r Result, took time.Duration) Outcome {
+	if !camelCase.MatchString(r.Reason) {
+		r = Undecided(ReasonInvalidResult, "the check answered %s with the reason %q, which is not CamelCase: %s", r.Verdict, r.Reason, r.Message)
+	}
+	if r.Verdict == Pass {
+		r.RetryAfter = 0 // a pass is never taken on trust
+	}
+	return Outcome{
+		Name: s.Name, Type: s.Type,
+		Verdict: r.Verdict, Reason: r.Reason, Message: clip(r.Message),
+		Seconds: took.Seconds(), retryAfter: max(r.RetryAfter, 0),
+	}
+}
+
+func clip(message string) string {
+	message = strings.ToValidUTF8(message, "\uFFFD")
+	if len(message) <= maxMessage {
+		return message
+	}
+	cut := maxMessage
+	for !utf8.RuneStart(message[cut]) {
+		cut--
+	}
+	return message[:cut] + "…"
+}

@@ -1,0 +1,195 @@
+package record
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+)
+
+// Pauses between attempts to write.
+const (
+	firstPause = time.Second
+	lastPause  = time.Minute
+	timeout    = 10 * time.Second
+)
+
+// Writer writes one node's record. It asks nothing of the API server while
+// nothing changes.
+type Writer struct {
+	leases     coordinationclient.LeaseInterface
+	proc       string
+	log        *slog.Logger
+	changed    chan struct{}
+	mu         sync.Mutex
+	wanted     Record
+	written    bool // the wanted record stands in the API server
+	failures   int
+	lease      *coordinationv1.Lease // as last read or written; only Run's goroutine uses it
+	bootedAt   time.Time
+	previousID string
+}
+
+// NewWriter returns the writer of the record of node. Its leases are those of
+// the gate's namespace and must be read through a clock.Transport; proc is
+// where the host's /proc is.
+func NewWriter(leases coordinationclient.LeaseInterface, node, configHash, proc string, log *slog.Logger) (*Writer, error) {
+	id, err := ReadBootID(proc)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := ReadUptime(proc); err != nil {
+		return nil, err
+	}
+	return &Writer{
+		leases: leases, proc: proc, log: log, changed: make(chan struct{}, 1),
+		wanted: Record{Node: node, BootID: id, ConfigHash: configHash},
+	}, nil
+}
+
+// Set tells what the record should say from now on. It does not block.
+func (w *Writer) Set(state string, blocking []string, pendingSince time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.wanted.State == state && slices.Equal(w.wanted.Blocking, blocking) && text(w.wanted.PendingSince) == text(pendingSince) {
+		return
+	}
+	w.wanted.State, w.wanted.Blocking, w.wanted.PendingSince = state, blocking, pendingSince
+	w.written = false
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Written reports whether the record in the API server says what was Set.
+func (w *Writer) Written() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.written
+}
+
+// Failures returns how many attempts to write have failed.
+func (w *Writer) Failures() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failures
+}
+
+// Run writes the record whenever it should say something else, and tries
+// again, at growing pauses, where that fails. Until it is written, the soak of
+// every other gate is Unknown for this node, so nothing opens for want of it.
+func (w *Writer) Run(ctx context.Context) {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	pause := firstPause
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.changed:
+		case <-retry.C:
+		}
+		w.mu.Lock()
+		wanted := w.wanted
+		w.mu.Unlock()
+		if wanted.State == "" {
+			continue // nothing was Set yet
+		}
+		if err := w.write(ctx, wanted); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			w.lease = nil
+			w.mu.Lock()
+			w.failures++
+			w.mu.Unlock()
+			w.log.Warn("the node's record could not be written; until it is, the soak of every gate is Unknown for this node", "error", err, "retryIn", pause.String())
+			retry.Reset(pause)
+			pause = min(2*pause, lastPause)
+			continue
+		}
+		pause = firstPause
+		w.mu.Lock()
+		current := w.wanted
+		w.written = current.State == wanted.State && slices.Equal(current.Blocking, wanted.Blocking) && text(current.PendingSince) == text(wanted.PendingSince)
+		w.mu.Unlock()
+	}
+}
+
+func (w *Writer) write(ctx context.Context, r Record) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if w.lease == nil {
+		if err := w.read(ctx, r); err != nil {
+			return fmt.Errorf("reading the record of node %s: %w", r.Node, err)
+		}
+	}
+	r.BootedAt, r.PreviousBootID = w.bootedAt, w.previousID
+	before, err := Parse(w.lease)
+	if err == nil && before.BootID == r.BootID && !r.PendingSince.IsZero() && !before.PendingSince.IsZero() && before.PendingSince.Before(r.PendingSince) {
+		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted
+	}
+	if err == nil && before.equal(r) {
+		return nil
+	}
+	lease := w.lease.DeepCopy()
+	r.put(lease, time.Now())
+	if lease.ResourceVersion == "" {
+		lease, err = w.leases.Create(ctx, lease, metav1.CreateOptions{})
+	} else {
+		lease, err = w.leases.Update(ctx, lease, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("writing the record of node %s: %w", r.Node, err)
+	}
+	w.lease = lease
+	return nil
+}
+
+// read gets the Lease as it is, and with it what is known of this boot: as it
+// was recorded, or, for a boot that was not, the API server's time less the
+// kernel's uptime. Rounding makes that boot look a moment younger.
+func (w *Writer) read(ctx context.Context, r Record) error {
+	uptime, err := ReadUptime(w.proc)
+	if err != nil {
+		return err
+	}
+	ctx, reading := clock.Read(ctx)
+	lease, err := w.leases.Get(ctx, r.Node, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		lease, err = &coordinationv1.Lease{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	now, err := reading.Now()
+	if err != nil {
+		return err
+	}
+	before, err := Parse(lease)
+	known := err == nil && before.BootID == r.BootID && !before.BootedAt.After(now)
+	if known {
+		w.bootedAt = before.BootedAt
+	} else if w.bootedAt.IsZero() {
+		w.bootedAt = now.Add(time.Second - uptime).Truncate(time.Second).Add(time.Second)
+	}
+	switch before.BootID {
+	case "": // keeps what this writer knew of a record that is gone
+	case r.BootID:
+		w.previousID = before.PreviousBootID
+	default:
+		w.previousID = before.BootID
+	}
+	w.lease = lease
+	return nil
+}
