@@ -1,10 +1,13 @@
 package checks
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -38,7 +41,10 @@ type AlertsOptions struct {
 }
 
 func alertsDefaults() AlertsOptions {
-	return AlertsOptions{RequireFiring: "Watchdog", RequireFiringAgo: model.Duration(15 * time.Minute)}
+	return AlertsOptions{
+		Prometheus:    Prometheus{HTTPConfig: HTTPConfig{config.DefaultHTTPClientConfig}},
+		RequireFiring: "Watchdog", RequireFiringAgo: model.Duration(15 * time.Minute),
+	}
 }
 
 // Prometheus is a server of Prometheus' HTTP API: Prometheus itself, Thanos,
@@ -79,7 +85,7 @@ func (r *Regexp) UnmarshalText(text []byte) error {
 // Matcher is one PromQL label matcher, such as severity=~"critical|warning".
 type Matcher string
 
-var matcherFormat = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*\s*(=|!=|=~|!~)\s*"((?:[^"\\\n]|\\.)*)"$`)
+var matcherFormat = regexp.MustCompile(`^([a-zA-Z_][a-zA-Z0-9_]*)\s*(=|!=|=~|!~)\s*"((?:[^"\\\n]|\\.)*)"$`)
 
 // UnmarshalText checks the matcher's form, and its expression if it has one.
 func (m *Matcher) UnmarshalText(text []byte) error {
@@ -87,8 +93,11 @@ func (m *Matcher) UnmarshalText(text []byte) error {
 	if parts == nil {
 		return fmt.Errorf("not a label matcher: want, for example, severity=~\"critical|warning\", not %.100q", text)
 	}
-	if strings.HasSuffix(parts[1], "~") {
-		if _, err := regexp.Compile(parts[2]); err != nil {
+	if parts[1] == "alertstate" || parts[1] == model.MetricNameLabel {
+		return fmt.Errorf("not a label matcher: %s is the check's own", parts[1])
+	}
+	if strings.HasSuffix(parts[2], "~") {
+		if _, err := regexp.Compile(parts[3]); err != nil {
 			return fmt.Errorf("not a label matcher: %w", err)
 		}
 	}
@@ -110,15 +119,20 @@ const ruleLateness = time.Minute
 
 type alerts struct {
 	options AlertsOptions
+	host    string
 	api     promapi.API
 }
 
 func newAlerts(o AlertsOptions, _ *Cluster) (gate.Check, []error) {
-	problems := []error{}
+	var problems []error
+	if o.RequireFiringAgo <= 0 {
+		problems = append(problems, errors.New("options.requireFiringAgo: must be longer than 0s"))
+	}
 	if o.RequireFiring != "" && !model.LabelValue(o.RequireFiring).IsValid() {
 		problems = append(problems, errors.New("options.requireFiring: not the name of an alert"))
 	}
-	if u, err := url.Parse(o.Prometheus.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	u, err := url.Parse(o.Prometheus.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		problems = append(problems, fmt.Errorf("options.prometheus.url: want an http or https URL, not %q", o.Prometheus.URL))
 	}
 	if err := o.Prometheus.HTTPConfig.Validate(); err != nil {
@@ -131,23 +145,42 @@ func newAlerts(o AlertsOptions, _ *Cluster) (gate.Check, []error) {
 	if err != nil {
 		return nil, []error{fmt.Errorf("options.prometheus.httpConfig: %w", err)}
 	}
-	client.Transport = clock.Transport(bounded{client.Transport})
+	client.Transport = clock.Transport(whole{client.Transport})
 	server, err := api.NewClient(api.Config{Address: o.Prometheus.URL, Client: client})
 	if err != nil {
 		return nil, []error{fmt.Errorf("options.prometheus.url: %w", err)}
 	}
-	return alerts{o, promapi.NewAPI(server)}, nil
+	return alerts{o, u.Host, promapi.NewAPI(server)}, nil
 }
 
-// bounded fails an answer whose body is larger than maxBody.
-type bounded struct{ next http.RoundTripper }
+// whole fails an answer that is not the whole answer: larger than maxBody, with
+// a warning, which Thanos gives for what it could not reach, or partial by
+// VictoriaMetrics' own word. client_golang drops some of these.
+type whole struct{ next http.RoundTripper }
 
-func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := b.next.RoundTrip(req)
-	if err == nil {
-		resp.Body = http.MaxBytesReader(nil, resp.Body, maxBody)
+func (w whole) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := w.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	defer resp.Body.Close()
+	body, err := io.ReadAll(http.MaxBytesReader(nil, resp.Body, maxBody))
+	if err != nil {
+		return nil, err
+	}
+	var envelope struct {
+		Warnings  []string `json:"warnings"`
+		IsPartial bool     `json:"isPartial"`
+	}
+	_ = json.Unmarshal(body, &envelope) // what is not JSON fails later, with its status
+	switch {
+	case len(envelope.Warnings) > 0:
+		return nil, fmt.Errorf("the answer may be incomplete: it came with the warning %q", strings.Join(envelope.Warnings, "; "))
+	case envelope.IsPartial:
+		return nil, errors.New("the answer is partial, by its own word (isPartial)")
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, nil
 }
 
 // alarm is what Prometheus said.
@@ -200,21 +233,26 @@ func (c alerts) Check(ctx context.Context) (gate.Result, error) {
 	return quiet(a, c.options), nil
 }
 
-// query answers an instant query at the server's own time. A warning means
-// that the answer is incomplete.
+// query answers an instant query at the server's own time.
 func (c alerts) query(ctx context.Context, query string) (model.Vector, error) {
-	value, warnings, err := c.api.Query(ctx, query, time.Time{})
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("asking %s for %s: %w", c.options.Prometheus.URL, query, err)
-	case len(warnings) > 0:
-		return nil, fmt.Errorf("asking %s for %s: the answer may be incomplete: it came with the warning %q", c.options.Prometheus.URL, query, strings.Join(warnings, "; "))
+	value, _, err := c.api.Query(ctx, query, time.Time{}) // whole refuses warnings
+	if err != nil {
+		return nil, fmt.Errorf("asking %s for %s: %w", c.host, query, withoutURL(err))
 	}
 	vector, ok := value.(model.Vector)
 	if !ok {
-		return nil, fmt.Errorf("asking %s for %s: the answer is of the type %s, not a vector", c.options.Prometheus.URL, query, value.Type())
+		return nil, fmt.Errorf("asking %s for %s: the answer is of the type %s, not a vector", c.host, query, value.Type())
 	}
 	return vector, nil
+}
+
+// withoutURL takes the request's URL out of an error: its query may hold a token.
+func withoutURL(err error) error {
+	var failure *url.Error
+	if errors.As(err, &failure) {
+		return failure.Err
+	}
+	return err
 }
 
 // rules reads the rule groups; served is false where the server has no such API.
@@ -230,7 +268,7 @@ func (c alerts) rules(ctx context.Context) (groups []promapi.RuleGroup, served b
 		}
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("asking %s for its rules: %w", c.options.Prometheus.URL, err)
+		return nil, false, fmt.Errorf("asking %s for its rules: %w", c.host, withoutURL(err))
 	}
 	return result.Groups, true, nil
 }

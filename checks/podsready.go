@@ -72,7 +72,10 @@ func newPodsReady(o PodsReadyOptions, c *Cluster) (gate.Check, []error) {
 	case len(o.Namespaces) == 0:
 		problems = append(problems, errors.New("options.namespaces: say where the selected pods are"))
 	}
-	for _, namespace := range o.Namespaces {
+	for i, namespace := range o.Namespaces {
+		if namespace == "" {
+			problems = append(problems, fmt.Errorf("options.namespaces[%d]: has no name", i))
+		}
 		check.places = append(check.places, place{namespace, o.Selector.String()})
 	}
 	return check, problems

@@ -196,7 +196,7 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 	case selected == 0:
 		return gate.Failed("NoNodes", "no node matches the selector %q, of %d nodes", o.Selector, len(nodes))
 	case len(unsure) > 0:
-		return gate.Undecided(reason, "it is not known when %d of %d nodes last rebooted: %s", len(unsure), selected, unsure)
+		return gate.Undecided(reason, "of %d nodes, it is not known when these last rebooted: %s", selected, unsure)
 	case left > 0:
 		r := gate.Failed("Soaking", "%s %s ago; quiet for %s at %s", last.what, now.Sub(last.at).Round(time.Second), o.Duration, last.at.Add(time.Duration(o.Duration)).UTC().Format(time.RFC3339))
 		r.RetryAfter = left

@@ -106,6 +106,7 @@ func (g *Gated) prove() error {
 			return err
 		}
 	}
+	g.made = nil
 	if err := os.Remove(g.temporary); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,21 +34,24 @@ type Status struct {
 const TurnOff = "off"
 
 // NewLog returns the logger of the node's decision log. The format is "json"
-// or "text"; level is one of slog's names.
+// or "text"; level is one of slog's names. With an error it returns one all the
+// same, to tell it.
 func NewLog(w io.Writer, format, level, node string) (*slog.Logger, error) {
-	var options slog.HandlerOptions
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q: want debug, info, warn or error", level)
+	var problems []error
+	var least slog.Level
+	if err := least.UnmarshalText([]byte(level)); err != nil {
+		problems = append(problems, fmt.Errorf("--log-level %q: want debug, info, warn or error", level))
 	}
-	options.Level = l
+	options := &slog.HandlerOptions{Level: least}
+	var handler slog.Handler = slog.NewJSONHandler(w, options)
 	switch format {
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, &options)).With("node", node), nil
 	case "text":
-		return slog.New(slog.NewTextHandler(w, &options)).With("node", node), nil
+		handler = slog.NewTextHandler(w, options)
+	default:
+		problems = append(problems, fmt.Errorf("--log-format %q: want json or text", format))
 	}
-	return nil, fmt.Errorf("log format %q: want json or text", format)
+	return slog.New(handler).With("node", node), errors.Join(problems...)
 }
 
 // log writes one line of the decision log. Its fields are documented in

@@ -46,7 +46,7 @@ type Loop struct {
 	status       Status
 	looked       bool // the raw sentinel has been read
 	lookAt       time.Time
-	appearAfter  time.Time // a raw sentinel that appears earlier is flapping
+	appearAfter  time.Time // whatever appears at an idle gate earlier is flapping
 	evaluation   *evaluation
 	lastBegan    time.Time
 	evaluateAt   time.Time // zero: no evaluation is due
@@ -166,7 +166,7 @@ func (l *Loop) look(now time.Time) {
 	if was.Pending && raw.Pending && was.Since.Before(raw.Since) {
 		raw.Since = was.Since // the same reboot, asked for again
 	}
-	if raw.Pending && !was.Pending && now.Before(l.appearAfter) {
+	if l.status.State == Idle && (raw.Pending || raw.Problem != nil) && now.Before(l.appearAfter) {
 		l.lookAt = l.appearAfter
 		return
 	}
@@ -404,7 +404,7 @@ func (l *Loop) since(d Decision, now time.Time) Decision {
 		if o.Verdict == Pass {
 			continue
 		}
-		d.Outcomes[i].Since = now
+		d.Outcomes[i].Since = now.UTC()
 		for _, before := range l.status.Decision.Outcomes {
 			if before.Name == o.Name && before.Verdict != Pass && !before.Since.IsZero() {
 				d.Outcomes[i].Since = before.Since
@@ -418,7 +418,10 @@ func (l *Loop) since(d Decision, now time.Time) Decision {
 func (l *Loop) tell(why string) {
 	l.status.Why = why
 	l.Tell(l.status)
-	says := l.status.State.String() + " " + strings.Join(l.status.Decision.Blocking().Names(), ",")
+	says := l.status.State.String() + " " + l.status.Decision.Asks().String()
+	for _, o := range l.status.Decision.Blocking() {
+		says += " " + o.Name + "=" + o.Reason
+	}
 	if l.status.Raw.Problem != nil {
 		says += " " + l.status.Raw.Problem.Error()
 	}

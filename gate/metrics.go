@@ -24,9 +24,9 @@ var (
 	stepVerdict         = desc("step_verdict", "1 for the last verdict of each step: Pass, Fail or Unknown.", "step", "type", "verdict", "reason")
 	stepBlockingSince   = desc("step_blocking_since_timestamp_seconds", "When the step began not to pass, and 0 while it passes.", "step", "type")
 	evaluations         = desc("evaluations_total", "Evaluations by their worst verdict.", "result")
-	lastEvaluation      = desc("last_evaluation_timestamp_seconds", "When the last finished evaluation began, and 0 before the first.")
+	lastEvaluation      = desc("last_evaluation_timestamp_seconds", "When the last finished evaluation began, and 0 while no reboot is pending.")
 	nextEvaluation      = desc("next_evaluation_timestamp_seconds", "When the next evaluation is due, and 0 while none is.")
-	foreign             = desc("foreign_entries_removed_total", "Entries at the gated path that this gate had not made, and removed.")
+	foreign             = desc("foreign_entries_removed_total", "How often the gated path held what this gate had not put there, or lacked what it had.")
 )
 
 // Metrics exports the last status.

@@ -54,7 +54,7 @@ func ReadRaw(paths []string, now time.Time) Raw {
 		info, err := os.Stat(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			if _, err := os.Lstat(path); err == nil {
+			if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 				problems = append(problems, fmt.Errorf("raw sentinel %s is a dangling link: remove it, or what it points to was lost", path))
 			}
 			continue

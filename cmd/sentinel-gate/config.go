@@ -44,6 +44,8 @@ type configuration struct {
 
 	hash  string
 	steps []*gate.Step
+	// sentinelSound: nothing is wrong with the sentinels' paths.
+	sentinelSound bool
 }
 
 type sentinel struct {
@@ -95,6 +97,7 @@ func defaults() configuration {
 // be nil where the checks will not be run.
 func load(path string, cluster *checks.Cluster) (*configuration, error) {
 	c := defaults()
+	c.sentinelSound = true
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return &c, fmt.Errorf("reading the configuration: %w", err)
@@ -111,6 +114,8 @@ func load(path string, cluster *checks.Cluster) (*configuration, error) {
 		}
 	}
 	problems = append(problems, checks.Decode("", asJSON, &c)...)
+	problems = append(problems, c.validateSentinel()...)
+	c.sentinelSound = !slices.ContainsFunc(problems, func(err error) bool { return strings.HasPrefix(err.Error(), "sentinel") })
 	problems = append(problems, c.validate()...)
 	for i, raw := range c.Checks {
 		problems = append(problems, c.addStep(i, raw, cluster)...)
@@ -134,23 +139,6 @@ func (c *configuration) validate() []error {
 	if c.Kind != kind {
 		wrong("kind: want %s, not %q", kind, c.Kind)
 	}
-	if len(c.Sentinel.Raw) == 0 {
-		wrong("sentinel.raw: want at least one path")
-	}
-	gated := filepath.Clean(c.Sentinel.Gated)
-	for i, path := range c.Sentinel.Raw {
-		if !filepath.IsAbs(path) {
-			wrong("sentinel.raw[%d]: want an absolute path, not %q", i, path)
-		} else if c.Sentinel.Raw[i] = filepath.Clean(path); filepath.Dir(c.Sentinel.Raw[i]) == filepath.Dir(gated) {
-			wrong("sentinel.gated: needs a directory of its own, that only the gate may write in; %s also holds the raw sentinel", filepath.Dir(gated))
-		}
-	}
-	if !filepath.IsAbs(c.Sentinel.Gated) || gated == "/" {
-		wrong("sentinel.gated: want an absolute path, not %q", c.Sentinel.Gated)
-	}
-	if c.Sentinel.Mode != gate.ModeTether && c.Sentinel.Mode != gate.ModeFile {
-		wrong("sentinel.mode: want %s or %s, not %q", gate.ModeTether, gate.ModeFile, c.Sentinel.Mode)
-	}
 	if c.Interval <= 0 {
 		wrong("interval: must be longer than 0s")
 	}
@@ -162,11 +150,54 @@ func (c *configuration) validate() []error {
 	}
 	if c.MaxAge < model.Duration(gate.MinMaxAge) {
 		wrong("maxAge: must be at least %s, not %s; it is twice the interval where it is not given", gate.MinMaxAge, c.MaxAge)
+	} else if c.longestTimeout() <= 0 {
+		wrong("maxAge: %s leaves an open gate no time between two evaluations with an interval of %s", c.MaxAge, c.Interval)
 	}
 	if len(c.Checks) == 0 {
 		wrong("checks: want at least one: a gate without checks would let every reboot through")
 	}
 	return problems
+}
+
+func (c *configuration) validateSentinel() []error {
+	var problems []error
+	wrong := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if len(c.Sentinel.Raw) == 0 {
+		wrong("sentinel.raw: want at least one path")
+	}
+	if !filepath.IsAbs(c.Sentinel.Gated) || filepath.Clean(c.Sentinel.Gated) == "/" {
+		wrong("sentinel.gated: want an absolute path, not %q", c.Sentinel.Gated)
+	}
+	c.Sentinel.Gated = filepath.Clean(c.Sentinel.Gated)
+	for i, path := range c.Sentinel.Raw {
+		if !filepath.IsAbs(path) {
+			wrong("sentinel.raw[%d]: want an absolute path, not %q", i, path)
+			continue
+		}
+		c.Sentinel.Raw[i] = filepath.Clean(path)
+		if directory(path) == directory(c.Sentinel.Gated) {
+			wrong("sentinel.gated: needs a directory of its own, that only the gate may write in; %s also holds the raw sentinel %s", filepath.Dir(c.Sentinel.Gated), path)
+		}
+	}
+	if c.Sentinel.Mode != gate.ModeTether && c.Sentinel.Mode != gate.ModeFile {
+		wrong("sentinel.mode: want %s or %s, not %q", gate.ModeTether, gate.ModeFile, c.Sentinel.Mode)
+	}
+	return problems
+}
+
+// directory is that of the path, wherever links lead: /var/run is /run.
+func directory(path string) string {
+	dir := filepath.Dir(filepath.Clean(path))
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		return resolved
+	}
+	return dir
+}
+
+// longestTimeout is how long a step may take so that an open gate is evaluated
+// anew before maxAge has passed.
+func (c *configuration) longestTimeout() time.Duration {
+	return time.Duration(c.MaxAge) - time.Duration(jitter*float64(c.Interval)) - time.Second
 }
 
 var stepName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -185,9 +216,9 @@ func (c *configuration) addStep(i int, raw []byte, cluster *checks.Cluster) []er
 	case slices.ContainsFunc(c.steps, func(other *gate.Step) bool { return other.Name == s.Name }):
 		problems = append(problems, errors.New("name: another step has it"))
 	}
-	if longest := time.Duration(c.MaxAge) - time.Duration(jitter*float64(c.Interval)) - time.Second; s.Timeout <= 0 {
+	if longest := c.longestTimeout(); s.Timeout <= 0 {
 		problems = append(problems, errors.New("timeout: must be longer than 0s"))
-	} else if time.Duration(s.Timeout) > longest && c.Interval > 0 {
+	} else if longest > 0 && time.Duration(s.Timeout) > longest {
 		problems = append(problems, fmt.Errorf("timeout: %s leaves an open gate no time between two evaluations: with an interval of %s and a maxAge of %s it can be %s at most", s.Timeout, c.Interval, c.MaxAge, longest.Round(time.Millisecond)))
 	}
 	check, wrong := checks.New(s.Type, s.Options, cluster)

@@ -23,22 +23,27 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 )
 
-// daemon runs the gate until ctx ends. Whatever is wrong with flags or
-// configuration, what an earlier life left open is closed first.
+// daemon runs the gate until ctx ends. What an earlier life left open is closed
+// first, also where the configuration is refused: unless the mistake is in the
+// path itself, which then may be anybody's.
 func daemon(ctx context.Context, f flags, stdout io.Writer) error {
 	log, err := gate.NewLog(stdout, f.logFormat, f.logLevel, f.nodeName)
-	if err != nil {
-		return unusable{err}
-	}
 	klog.SetSlogLogger(log)
 	cluster, clusterErr := connect(f)
 	c, configErr := load(f.config, cluster)
-	gated, err := gate.Claim(c.Sentinel.Gated, c.Sentinel.Mode)
-	if err != nil {
-		return fatal(log, errors.Join(err, configErr, clusterErr))
+	misuse := errors.Join(err, clusterErr, configErr)
+	if misuse != nil && !c.sentinelSound {
+		return unusable{fatal(log, misuse)}
 	}
-	if err := errors.Join(configErr, clusterErr); err != nil {
-		return unusable{fatal(log, errors.Join(err, gated.Release()))}
+	gated, err := gate.Claim(c.Sentinel.Gated, c.Sentinel.Mode)
+	if err == nil && misuse != nil {
+		err = gated.Release()
+	}
+	if misuse != nil {
+		return unusable{fatal(log, errors.Join(misuse, err))}
+	}
+	if err != nil {
+		return fatal(log, err)
 	}
 	if err := work(ctx, f, c, cluster, gated, log); err != nil {
 		return fatal(log, errors.Join(err, gated.Release()))

@@ -32,6 +32,9 @@ type (
 	told     struct{ error }
 )
 
+func (u unusable) Unwrap() error { return u.error }
+func (t told) Unwrap() error     { return t.error }
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout)

@@ -1,0 +1,121 @@
+package build
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// module writes a nested module with one main package that says what.
+func module(t *testing.T, what string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"go.mod":  "module nested\n\ngo 1.26\n",
+		"go.sum":  "",
+		"main.go": "package main\n\nvar stamp string\n\nfunc main() { print(\"" + what + "\" + stamp) }\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestBuildOnce(t *testing.T) {
+	// The go command's own caches stay where they are: with HOME moved it would compile the standard library again.
+	keepGoCaches(t)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	target := Target{Title: "nested", Package: ".", Name: "nested", LDFlags: "-X main.stamp=1"}
+	dir := module(t, "hello")
+
+	var wg sync.WaitGroup
+	paths := make([]string, 4)
+	for i := range paths {
+		wg.Go(func() {
+			var err error
+			if paths[i], err = target.build(t.Context(), nil, dir); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, p := range paths {
+		if p != paths[0] {
+			t.Errorf("one target was built twice, as %s and %s", paths[0], p)
+		}
+	}
+	output, err := exec.Command(paths[0]).CombinedOutput()
+	if err != nil || string(output) != "hello1" {
+		t.Errorf("the binary says %q, %v", output, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(paths[0]), "nested.*")); len(left) != 0 {
+		t.Errorf("left behind: %q", left)
+	}
+
+	var progress bytes.Buffer
+	before, _ := os.Stat(paths[0])
+	if _, err := target.build(t.Context(), &progress, dir); err != nil {
+		t.Fatal(err)
+	}
+	after, _ := os.Stat(paths[0])
+	if progress.Len() != 0 || !before.ModTime().Equal(after.ModTime()) {
+		t.Errorf("a cached binary was built again, saying %q", &progress)
+	}
+
+	changed, err := target.build(t.Context(), nil, module(t, "goodbye"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if changed == paths[0] {
+		t.Error("the key of the cache does not cover the source")
+	}
+}
+
+func TestWithoutHome(t *testing.T) {
+	keepGoCaches(t)
+	t.Setenv("XDG_CACHE_HOME", "")
+	t.Setenv("HOME", "")
+	t.Setenv("TMPDIR", t.TempDir())
+	p, err := Target{Title: "nested", Package: ".", Name: "nested"}.build(t.Context(), nil, module(t, "hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(p, os.TempDir()) {
+		t.Errorf("built %s, outside of %s", p, os.TempDir())
+	}
+}
+
+func TestBuildErrorShowsCompilerOutput(t *testing.T) {
+	keepGoCaches(t)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	_, err := Target{Title: "nested", Package: ".", Name: "nested"}.build(t.Context(), nil, module(t, "\" + missing + \""))
+	if err == nil || !strings.Contains(err.Error(), "undefined: missing") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRoot(t *testing.T) {
+	root, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "test", "build", "build_test.go")); err != nil {
+		t.Error(err)
+	}
+}
+
+func keepGoCaches(t *testing.T) {
+	t.Helper()
+	for _, variable := range []string{"GOCACHE", "GOPATH"} {
+		value, err := exec.Command("go", "env", variable).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv(variable, strings.TrimSpace(string(value)))
+	}
+}

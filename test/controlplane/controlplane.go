@@ -1,0 +1,318 @@
+// Package controlplane starts a real etcd and a real kube-apiserver for a test, and stands in for the kubelets. What
+// the product reads in a test is therefore what an API server made of it: defaulted, validated, authorised, with
+// resource versions that mean something. Nothing here outlives the test binary, not even one killed with SIGKILL.
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+
+	"github.com/sentinel-gate/sentinel-gate/test/build"
+)
+
+// startTimeout is generous: it is for a machine that runs several control planes at once, on one core.
+const startTimeout = 2 * time.Minute
+
+// Options are what tests differ in. The zero value is an API server without controllers.
+type Options struct {
+	// Dir keeps certificates, logs and data. It is made, and removed by Stop, if empty.
+	Dir string
+	// Progress hears about builds, which take minutes the first time. It may be nil.
+	Progress io.Writer
+	// ControllerManager marks a node Unknown 5 to 6 s after its last heartbeat, unless its flags say otherwise.
+	ControllerManager      bool
+	ControllerManagerFlags []string
+	Scheduler              bool
+	// APIServerFlags come after the harness's own, and win.
+	APIServerFlags []string
+	// Audit records every request, for Requests.
+	Audit bool
+}
+
+// ControlPlane is a running control plane. Its methods may be used concurrently, except those that start and stop.
+type ControlPlane struct {
+	options   Options
+	dir       string
+	temporary bool
+	binary    string
+	config    *rest.Config
+	port      int
+
+	http    *http.Client
+	client  kubernetes.Interface
+	dynamic dynamic.Interface
+	mapper  *restmapper.DeferredDiscoveryRESTMapper
+
+	etcdURL   string
+	apiserver *Process
+	others    []*Process
+}
+
+// ServerBinary builds the control plane, or finds it built, and returns its path.
+func ServerBinary(ctx context.Context, progress io.Writer) (string, error) {
+	root, err := build.Root()
+	if err != nil {
+		return "", err
+	}
+	const module = "test/controlplane/server"
+	mod, err := os.ReadFile(filepath.Join(root, module, "go.mod"))
+	if err != nil {
+		return "", fmt.Errorf("reading the version of Kubernetes: %w", err)
+	}
+	version := regexp.MustCompile(`k8s\.io/kubernetes (v(\d+)\.(\d+)\S*)`).FindSubmatch(mod)
+	if version == nil {
+		return "", fmt.Errorf("reading the version of Kubernetes: none in %s/go.mod", module)
+	}
+	// Without these an API server calls itself v0.0.0-master.
+	const pkg = "k8s.io/component-base/version"
+	return build.Binary(ctx, progress, build.Target{
+		Title:   "test control plane",
+		Module:  module,
+		Package: ".",
+		Name:    "controlplane",
+		LDFlags: fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean",
+			pkg, version[1], version[2], version[3]),
+	})
+}
+
+// Start returns once the API server is ready and has made the namespaces that it always makes. The context bounds the
+// start, not the life, of the control plane: call Stop.
+func Start(ctx context.Context, options Options) (*ControlPlane, error) {
+	binary, err := ServerBinary(ctx, options.Progress)
+	if err != nil {
+		return nil, err
+	}
+	// The build is not part of the start.
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	cp := &ControlPlane{options: options, dir: options.Dir, binary: binary}
+	if cp.dir == "" {
+		cp.temporary = true
+		if cp.dir, err = os.MkdirTemp("", "sentinel-gate-controlplane-"); err != nil {
+			return nil, fmt.Errorf("starting the control plane: %w", err)
+		}
+	}
+	if err := cp.start(ctx); err != nil {
+		cp.Stop()
+		return nil, fmt.Errorf("starting the control plane: %w", err)
+	}
+	return cp, nil
+}
+
+func (cp *ControlPlane) start(ctx context.Context) error {
+	if err := cp.makeCertificates(); err != nil {
+		return err
+	}
+	var err error
+	if err := RetryPorts(func() error { return cp.startEtcd(ctx) }); err != nil {
+		return err
+	}
+	if err := RetryPorts(func() error {
+		if cp.port, err = FreePort(); err != nil {
+			return err
+		}
+		if err := cp.configure(); err != nil {
+			return err
+		}
+		return cp.StartAPIServer(ctx)
+	}); err != nil {
+		return err
+	}
+	for _, namespace := range []string{"default", "kube-system", "kube-node-lease"} {
+		if err := Poll(ctx, func() error {
+			_, err := cp.client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+			return err
+		}); err != nil {
+			return fmt.Errorf("waiting for namespace %s: %w", namespace, err)
+		}
+	}
+	return cp.startControllers(ctx)
+}
+
+func (cp *ControlPlane) startEtcd(ctx context.Context) error {
+	client, err := FreePort()
+	if err != nil {
+		return err
+	}
+	peer, err := FreePort()
+	if err != nil {
+		return err
+	}
+	cp.etcdURL = fmt.Sprintf("http://127.0.0.1:%d", client)
+	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peer)
+	etcd, err := startServer(cp.binary, cp.path("etcd.log"), "etcd",
+		"--name=default", "--data-dir="+cp.path("etcd"), "--unsafe-no-fsync", "--quota-backend-bytes=4294967296",
+		"--listen-client-urls="+cp.etcdURL, "--advertise-client-urls="+cp.etcdURL,
+		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL, "--initial-cluster=default="+peerURL)
+	if err != nil {
+		return err
+	}
+	if err := etcd.AwaitOK(ctx, http.DefaultClient, cp.etcdURL+"/health"); err != nil {
+		// The data of a member that never listened names its old peer address.
+		return errors.Join(err, os.RemoveAll(cp.path("etcd")))
+	}
+	cp.others = append(cp.others, etcd)
+	return nil
+}
+
+// StartAPIServer starts the API server again after StopAPIServer, on the same port, and returns once it is ready.
+func (cp *ControlPlane) StartAPIServer(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	flags := []string{
+		"kube-apiserver",
+		"--etcd-servers=" + cp.etcdURL,
+		"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", cp.port),
+		"--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16", "--allow-privileged=true",
+		"--tls-cert-file=" + cp.path("server.crt"), "--tls-private-key-file=" + cp.path("server.key"),
+		"--client-ca-file=" + cp.CAFile(),
+		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+		"--service-account-key-file=" + cp.path("service-account.key"),
+		"--service-account-signing-key-file=" + cp.path("service-account.key"),
+		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		// ServiceAccount refuses pods until a controller has made their account. TaintNodesByCondition taints each new
+		// node until a controller has looked at it. Mostly no controller runs.
+		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
+	}
+	if cp.options.Audit {
+		audit, err := cp.auditFlags()
+		if err != nil {
+			return err
+		}
+		flags = append(flags, audit...)
+	}
+	// Under a supervisor, because a paused API server could not notice the end of the test itself.
+	apiserver, err := Supervise(cp.binary, cp.path("kube-apiserver.log"), cp.binary, append(flags, cp.options.APIServerFlags...)...)
+	if err != nil {
+		return err
+	}
+	if err := apiserver.AwaitOK(ctx, cp.http, cp.URL()+"/readyz"); err != nil {
+		return err
+	}
+	cp.apiserver = apiserver
+	return nil
+}
+
+func (cp *ControlPlane) startControllers(ctx context.Context) error {
+	if cp.options.ControllerManager {
+		if err := cp.startController(ctx, "kube-controller-manager", append([]string{
+			"--use-service-account-credentials=true", "--root-ca-file=" + cp.CAFile(),
+			"--service-account-private-key-file=" + cp.path("service-account.key"),
+			"--node-monitor-period=1s", "--node-monitor-grace-period=5s",
+		}, cp.options.ControllerManagerFlags...)); err != nil {
+			return err
+		}
+	}
+	if cp.options.Scheduler {
+		return cp.startController(ctx, "kube-scheduler", nil)
+	}
+	return nil
+}
+
+func (cp *ControlPlane) startController(ctx context.Context, name string, flags []string) error {
+	return RetryPorts(func() error {
+		port, err := FreePort()
+		if err != nil {
+			return err
+		}
+		kubeconfig := cp.path(name + ".kubeconfig")
+		controller, err := startServer(cp.binary, cp.path(name+".log"), append([]string{
+			name, "--kubeconfig=" + kubeconfig,
+			"--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
+			"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port),
+			"--tls-cert-file=" + cp.path("server.crt"), "--tls-private-key-file=" + cp.path("server.key"),
+			"--leader-elect=false", "--kube-api-qps=500", "--kube-api-burst=1000",
+		}, flags...)...)
+		if err != nil {
+			return err
+		}
+		cp.others = append(cp.others, controller)
+		return controller.AwaitOK(ctx, cp.http, fmt.Sprintf("https://127.0.0.1:%d/healthz", port))
+	})
+}
+
+// Stop ends all processes and waits for them. It removes the directory unless the caller chose it.
+func (cp *ControlPlane) Stop() {
+	cp.StopAPIServer()
+	for _, process := range cp.others {
+		process.Kill()
+	}
+	cp.others = nil
+	if cp.temporary {
+		_ = os.RemoveAll(cp.dir)
+	}
+}
+
+// StopAPIServer kills the API server, as a crash does: connections are reset, then refused. etcd keeps the data.
+func (cp *ControlPlane) StopAPIServer() {
+	if cp.apiserver != nil {
+		cp.apiserver.Kill()
+		cp.apiserver = nil
+	}
+}
+
+// PauseAPIServer makes the API server hang: the kernel accepts connections, and nobody answers.
+func (cp *ControlPlane) PauseAPIServer() error { return cp.apiserver.Pause() }
+
+// ResumeAPIServer ends a pause.
+func (cp *ControlPlane) ResumeAPIServer() error { return cp.apiserver.Resume() }
+
+// APIServerPID is the process to measure.
+func (cp *ControlPlane) APIServerPID() int { return cp.apiserver.PID() }
+
+// Config returns the credentials of an administrator, without client-side rate limit.
+func (cp *ControlPlane) Config() *rest.Config { return rest.CopyConfig(cp.config) }
+
+// Client returns a client with the credentials of Config.
+func (cp *ControlPlane) Client() kubernetes.Interface { return cp.client }
+
+// Kubeconfig is the path of the administrator's kubeconfig.
+func (cp *ControlPlane) Kubeconfig() string { return cp.path("admin.kubeconfig") }
+
+// URL is where the API server listens, now and after a restart.
+func (cp *ControlPlane) URL() string { return fmt.Sprintf("https://127.0.0.1:%d", cp.port) }
+
+// CAFile is the path of the certificate authority that signed the API server's certificate.
+func (cp *ControlPlane) CAFile() string { return cp.path("ca.crt") }
+
+// ServerBinary is the path of the binary that this control plane runs.
+func (cp *ControlPlane) ServerBinary() string { return cp.binary }
+
+// Kubectl returns a command that runs a real kubectl with the given kubeconfig.
+func (cp *ControlPlane) Kubectl(ctx context.Context, kubeconfig string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, cp.binary, append([]string{"kubectl", "--kubeconfig=" + kubeconfig}, args...)...)
+}
+
+func (cp *ControlPlane) path(name string) string { return filepath.Join(cp.dir, name) }
+
+// FreePort returns a loopback port that nothing listens on, from below the range that the kernel takes clients' ports
+// from. Within it an idle port can be taken by any connection of any process while a server restarts; and a client
+// that keeps dialling a stopped server's port can be given that port as its own, and connect to itself.
+func FreePort() (int, error) {
+	var last error
+	for range 100 {
+		port := 10000 + rand.IntN(20000)
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			return port, listener.Close()
+		}
+		last = err
+	}
+	return 0, fmt.Errorf("finding a free port: %w", last)
+}
