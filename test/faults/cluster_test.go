@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/sentinel-gate/sentinel-gate/test/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/daemon"
 )
 
@@ -37,10 +38,10 @@ func TestOpensWhenAllIsWell(t *testing.T) {
 	}
 	w.poll("the record says Open", func() bool { return w.readRecord("n1").State == "Open" })
 	r := w.readRecord("n1")
-	if r.BootID != w.nodes[0].BootID() || r.PendingSince.IsZero() {
+	if r.BootID != w.Nodes[0].BootID() || r.PendingSince.IsZero() {
 		t.Errorf("record: %+v", r)
 	}
-	if off := time.Since(r.BootedAt) - bootedAgo; off.Abs() > time.Minute {
+	if off := time.Since(r.BootedAt) - cluster.BootedAgo; off.Abs() > time.Minute {
 		t.Errorf("the record's boot is %s off", off)
 	}
 
@@ -138,10 +139,10 @@ func revoke(w *world, group, resource string) {
 		return out
 	}
 	roles := cp.Client().RbacV1()
-	cluster, err := roles.ClusterRoles().Get(w.ctx, "sentinel-gate", metav1.GetOptions{})
+	everywhere, err := roles.ClusterRoles().Get(w.ctx, "sentinel-gate", metav1.GetOptions{})
 	w.must(err)
-	cluster.Rules = without(cluster.Rules)
-	_, err = roles.ClusterRoles().Update(w.ctx, cluster, metav1.UpdateOptions{})
+	everywhere.Rules = without(everywhere.Rules)
+	_, err = roles.ClusterRoles().Update(w.ctx, everywhere, metav1.UpdateOptions{})
 	w.must(err)
 	role, err := roles.Roles(namespace).Get(w.ctx, "sentinel-gate", metav1.GetOptions{})
 	w.must(err)
@@ -149,7 +150,7 @@ func revoke(w *world, group, resource string) {
 	_, err = roles.Roles(namespace).Update(w.ctx, role, metav1.UpdateOptions{})
 	w.must(err)
 	w.t.Cleanup(func() {
-		if err := applyRBAC(context.Background()); err != nil {
+		if err := cluster.Grant(context.Background(), cp); err != nil {
 			w.t.Logf("restoring the permissions: %v", err)
 		}
 	})
@@ -199,51 +200,51 @@ func TestClusterFaultsClose(t *testing.T) {
 		{
 			"TestF04NodeWithoutPod", "cni", "Fail", "PodsMissing", "n4",
 			func() { w.must(cp.DeletePod(w.ctx, "kube-system", "calico-node-n4")) },
-			func() { w.addCNI("n4") },
+			func() { w.must(w.AddCNI(w.ctx, "n4")) },
 		},
 		{
 			"TestF05ReadyUnknown", "nodes", "Fail", "NodesNotReady", "n2 (Ready=Unknown",
 			func() {
-				_, err := w.nodes[1].SetReady(w.ctx, corev1.ConditionUnknown, "NodeStatusUnknown", time.Now().Add(-bootedAgo))
+				_, err := w.Nodes[1].SetReady(w.ctx, corev1.ConditionUnknown, "NodeStatusUnknown", time.Now().Add(-cluster.BootedAgo))
 				w.must(err)
 			},
 			func() {
-				_, err := w.nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-bootedAgo))
+				_, err := w.Nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
 				w.must(err)
 			},
 		},
 		{
 			"TestF05NoReadyCondition", "nodes", "Fail", "NodesNotReady", "n5 (no Ready condition)",
-			func() { w.must(w.nodes[4].RemoveReady(w.ctx)) },
+			func() { w.must(w.Nodes[4].RemoveReady(w.ctx)) },
 			func() {
-				_, err := w.nodes[4].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-bootedAgo))
+				_, err := w.Nodes[4].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
 				w.must(err)
 			},
 		},
 		{
 			"TestF37GateDidNotComeBack", "soak", "Unknown", "RebootNotRecorded", "n3",
 			func() {
-				_, err := w.nodes[2].Reboot(w.ctx)
+				_, err := w.Nodes[2].Reboot(w.ctx)
 				w.must(err)
 			},
-			func() { w.putRecord("n3", w.nodes[2].BootID(), time.Now().Add(-bootedAgo)) },
+			func() { w.record(w.Nodes[2], time.Now().Add(-cluster.BootedAgo)) },
 		},
 		{
 			"TestF37RecordMissing", "soak", "Unknown", "NoRecord", "n4",
 			func() {
 				w.must(cp.Client().CoordinationV1().Leases(namespace).Delete(w.ctx, "n4", metav1.DeleteOptions{}))
 			},
-			func() { w.putRecord("n4", w.nodes[3].BootID(), time.Now().Add(-bootedAgo)) },
+			func() { w.record(w.Nodes[3], time.Now().Add(-cluster.BootedAgo)) },
 		},
 		{
 			// The reboot was so quick that Ready never flipped: the record tells.
 			"TestRebootTooQuickForReady", "soak", "Fail", "Soaking", "n2 booted",
 			func() {
-				_, err := w.nodes[1].Reboot(w.ctx)
+				_, err := w.Nodes[1].Reboot(w.ctx)
 				w.must(err)
-				w.putRecord("n2", w.nodes[1].BootID(), time.Now())
+				w.record(w.Nodes[1], time.Now())
 			},
-			func() { w.putRecord("n2", w.nodes[1].BootID(), time.Now().Add(-bootedAgo)) },
+			func() { w.record(w.Nodes[1], time.Now().Add(-cluster.BootedAgo)) },
 		},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
@@ -299,7 +300,7 @@ func TestF02NothingFoundIsAFail(t *testing.T) {
 // newWorldDaemon runs a second daemon of the same node on a host of its own.
 func newWorldDaemon(w *world, checks string) *daemon.Daemon {
 	w.t.Helper()
-	host, err := daemon.NewHost(filepath.Join(w.host.Dir, "second"), w.nodes[0].BootID(), bootedAgo)
+	host, err := daemon.NewHost(filepath.Join(w.host.Dir, "second"), w.Nodes[0].BootID(), cluster.BootedAgo)
 	w.must(err)
 	w.must(host.RequireReboot())
 	return w.start(func(o *daemon.Options) { o.Host, o.Checks = host, checks })
@@ -329,7 +330,7 @@ func TestF14JoinedNodes(t *testing.T) {
 	booted := time.Now().Add(-time.Minute)
 	n, err := cp.AddNode(w.ctx, "autoscaled")
 	w.must(err)
-	w.putRecord(n.Name, n.BootID(), booted)
+	w.record(n, booted)
 
 	strict := newWorldDaemon(w, `[{name: soak, type: readySoak}]`)
 	w.await(strict, 0, "a soak", func(l daemon.Line) bool { return l.State == "Closed" && l.Step("soak").Reason == "Soaking" })
@@ -350,12 +351,12 @@ func TestF14JoinedNodes(t *testing.T) {
 func TestF32TimeIsTheAPIServers(t *testing.T) {
 	w := newWorld(t)
 	// A day's soak, and a boot 25 hours ago by this machine's clock.
-	w.putRecord("n2", w.nodes[1].BootID(), time.Now().Add(-25*time.Hour))
+	w.record(w.Nodes[1], time.Now().Add(-25*time.Hour))
 	w.must(w.host.RequireReboot())
 	for name, shift := range map[string]time.Duration{"behind": -2 * time.Hour, "right": 0} {
 		t.Run(name, func(t *testing.T) {
 			w.t = t
-			host, err := daemon.NewHost(filepath.Join(w.host.Dir, name), w.nodes[0].BootID(), bootedAgo)
+			host, err := daemon.NewHost(filepath.Join(w.host.Dir, name), w.Nodes[0].BootID(), cluster.BootedAgo)
 			w.must(err)
 			w.must(host.RequireReboot())
 			path := shiftedDate(w, shift)
@@ -430,7 +431,7 @@ func shiftedDate(w *world, shift time.Duration) string {
 // F28: the cluster was well at one instant, during a flap.
 func TestF28StabilizeOutlastsAFlap(t *testing.T) {
 	w := newWorld(t)
-	_, err := w.nodes[1].SetReady(w.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now())
+	_, err := w.Nodes[1].SetReady(w.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now())
 	w.must(err)
 	never := w.neverOpens()
 	w.must(w.host.RequireReboot())
@@ -441,19 +442,19 @@ func TestF28StabilizeOutlastsAFlap(t *testing.T) {
 	for range 2 {
 		mark := d.Lines()
 		w.closedBy(d, 0, "nodes", "Fail", "NodesNotReady")
-		_, err = w.nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
+		_, err = w.Nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
 		w.must(err)
 		w.await(d, mark, "a passing evaluation", func(l daemon.Line) bool {
 			return l.State == "Closed" && l.Decision == "Open" && l.Step("nodes").Verdict == "Pass"
 		})
 		mark = d.Lines()
-		_, err = w.nodes[1].SetReady(w.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now())
+		_, err = w.Nodes[1].SetReady(w.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now())
 		w.must(err)
 		w.await(d, mark, "a failing evaluation", func(l daemon.Line) bool { return l.Step("nodes").Verdict == "Fail" })
 	}
 	never()
 	mark := d.Lines()
-	_, err = w.nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
+	_, err = w.Nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
 	w.must(err)
 	w.open(d, mark)
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/sentinel-gate/sentinel-gate/test/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/daemon"
 )
 
@@ -155,7 +156,7 @@ func TestF10HungOrStoppedMeansClosed(t *testing.T) {
 		read, write, err := os.Pipe()
 		w.must(err)
 		defer read.Close()
-		_, err = unix.FcntlInt(write.Fd(), unix.F_SETPIPE_SZ, 1<<15)
+		_, err = unix.FcntlInt(write.Fd(), unix.F_SETPIPE_SZ, 1<<14)
 		w.must(err)
 		cmd, err := daemon.Command(t.Context(), w.options(func(o *daemon.Options) { o.Args = []string{"--log-level", "debug"} }))
 		w.must(err)
@@ -390,7 +391,7 @@ func reuse(w *world, pid int) {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(w.ctx)
 	defer cancel()
-	other, err := daemon.NewHost(filepath.Join(w.host.Dir, "other"), w.nodes[0].BootID(), bootedAgo)
+	other, err := daemon.NewHost(filepath.Join(w.host.Dir, "other"), w.Nodes[0].BootID(), cluster.BootedAgo)
 	w.must(err)
 	for range 100 {
 		w.must(os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0o644))

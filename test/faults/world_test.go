@@ -9,30 +9,24 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
-	"github.com/sentinel-gate/sentinel-gate/test/build"
+	"github.com/sentinel-gate/sentinel-gate/test/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/daemon"
 )
 
 const (
-	namespace = "sentinel-gate"
+	namespace = cluster.Namespace
 	deadline  = 60 * time.Second
-	// bootedAgo is how long ago every node booted: longer than any soak here.
-	bootedAgo = 50 * time.Hour
 )
 
 var (
@@ -69,36 +63,17 @@ func setUp(ctx context.Context, dir string) (err error) {
 	if cp, err = controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr, Audit: true}); err != nil {
 		return err
 	}
-	if err = cp.Namespace(ctx, namespace); err != nil {
-		return err
-	}
-	if err = applyRBAC(ctx); err != nil {
-		return err
-	}
-	kubeconfig, err = cp.ServiceAccountKubeconfig(ctx, namespace, "sentinel-gate")
+	kubeconfig, err = cluster.Authorize(ctx, cp)
 	return err
-}
-
-func applyRBAC(ctx context.Context) error {
-	root, err := build.Root()
-	if err != nil {
-		return err
-	}
-	rbac, err := os.ReadFile(filepath.Join(root, "deploy/rbac.yaml"))
-	if err != nil {
-		return err
-	}
-	return cp.Apply(ctx, rbac)
 }
 
 // world is a healthy cluster of five nodes with Calico, on the first of which
 // the daemon will run.
 type world struct {
-	t     *testing.T
-	ctx   context.Context //nolint:containedctx // the test's
-	host  *daemon.Host
-	nodes []*controlplane.Node
-	cni   *appsv1.DaemonSet
+	*cluster.Cluster
+	t    *testing.T
+	ctx  context.Context //nolint:containedctx // the test's
+	host *daemon.Host
 }
 
 func newWorld(t *testing.T) *world {
@@ -106,29 +81,18 @@ func newWorld(t *testing.T) *world {
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	t.Cleanup(cancel)
 	w := &world{t: t, ctx: ctx}
-	t.Cleanup(w.clear)
-	for i := range 5 {
-		w.addNode(fmt.Sprintf("n%d", i+1))
-	}
+	t.Cleanup(func() { (&world{t: t}).must((&cluster.Cluster{CP: cp}).Clear(context.Background())) })
 	var err error
-	w.cni, err = cp.AddDaemonSet(ctx, "kube-system", "calico-node", cniLabels)
+	w.Cluster, err = cluster.New(ctx, cp, 5)
 	w.must(err)
-	for _, n := range w.nodes {
-		w.addCNI(n.Name)
-	}
-	w.must(cp.SetDaemonSetStatus(ctx, "kube-system", "calico-node", func(s *appsv1.DaemonSetStatus) {
-		s.DesiredNumberScheduled, s.CurrentNumberScheduled, s.NumberReady = 5, 5, 5
-	}))
 	dir, err := os.MkdirTemp("", "sentinel-gate-host-")
 	w.must(err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	w.must(os.Chmod(dir, 0o755))
-	w.host, err = daemon.NewHost(dir, w.nodes[0].BootID(), bootedAgo)
+	w.host, err = daemon.NewHost(dir, w.Nodes[0].BootID(), cluster.BootedAgo)
 	w.must(err)
 	return w
 }
-
-var cniLabels = map[string]string{"k8s-app": "calico-node"}
 
 func (w *world) must(err error) {
 	w.t.Helper()
@@ -137,46 +101,10 @@ func (w *world) must(err error) {
 	}
 }
 
-// addNode adds a node that has long been Ready, with the record that its gate
-// wrote.
-func (w *world) addNode(name string) *controlplane.Node {
+// record writes the record that the node's gate would have.
+func (w *world) record(n *controlplane.Node, bootedAt time.Time) {
 	w.t.Helper()
-	n, err := cp.AddNode(w.ctx, name, controlplane.ReadySince(time.Now().Add(-bootedAgo)))
-	w.must(err)
-	w.nodes = append(w.nodes, n)
-	if len(w.nodes) > 1 {
-		w.putRecord(n.Name, n.BootID(), time.Now().Add(-bootedAgo))
-	}
-	return n
-}
-
-func (w *world) addCNI(node string) {
-	w.t.Helper()
-	_, err := cp.AddPod(w.ctx, "kube-system", "calico-node-"+node, node, cniLabels, w.cni)
-	w.must(err)
-}
-
-// putRecord writes a record as the gate of that node would have.
-func (w *world) putRecord(node, bootID string, bootedAt time.Time) {
-	w.t.Helper()
-	leases := cp.Client().CoordinationV1().Leases(namespace)
-	lease, err := leases.Get(w.ctx, node, metav1.GetOptions{})
-	missing := apierrors.IsNotFound(err)
-	if missing {
-		lease = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
-			Name: node, Labels: map[string]string{record.Label: "true"}, Annotations: map[string]string{},
-		}}
-	} else {
-		w.must(err)
-	}
-	lease.Annotations["sentinel-gate.io/boot-id"] = bootID
-	lease.Annotations["sentinel-gate.io/booted-at"] = bootedAt.UTC().Format(time.RFC3339)
-	if missing {
-		_, err = leases.Create(w.ctx, lease, metav1.CreateOptions{})
-	} else {
-		_, err = leases.Update(w.ctx, lease, metav1.UpdateOptions{})
-	}
-	w.must(err)
+	w.must(w.Record(w.ctx, n, bootedAt))
 }
 
 // readRecord returns the record of a node.
@@ -187,21 +115,6 @@ func (w *world) readRecord(node string) record.Record {
 	r, err := record.Parse(lease)
 	w.must(err)
 	return r
-}
-
-func (w *world) clear() {
-	ctx := context.Background()
-	client, now := cp.Client(), *metav1.NewDeleteOptions(0)
-	for _, err := range []error{
-		client.CoreV1().Nodes().DeleteCollection(ctx, now, metav1.ListOptions{}),
-		client.CoreV1().Pods("kube-system").DeleteCollection(ctx, now, metav1.ListOptions{}),
-		client.AppsV1().DaemonSets("kube-system").DeleteCollection(ctx, now, metav1.ListOptions{}),
-		client.CoordinationV1().Leases(namespace).DeleteCollection(ctx, now, metav1.ListOptions{}),
-	} {
-		if err != nil {
-			w.t.Error(err)
-		}
-	}
 }
 
 // The mission's pipeline, with the alerts left to the tests that have a
@@ -235,7 +148,7 @@ func (w *world) start(change ...func(*daemon.Options)) *daemon.Daemon {
 
 func (w *world) options(change ...func(*daemon.Options)) daemon.Options {
 	o := daemon.Options{
-		Binary: binary, Host: w.host, Node: w.nodes[0].Name, Namespace: namespace, Kubeconfig: kubeconfig,
+		Binary: binary, Host: w.host, Node: w.Nodes[0].Name, Namespace: namespace, Kubeconfig: kubeconfig,
 		Checks: pipeline, Settings: quick,
 	}
 	for _, c := range change {
@@ -337,6 +250,6 @@ func (w *world) neverOpens() (stop func()) {
 
 func setPod(w *world, name string, change func(*corev1.PodStatus)) {
 	w.t.Helper()
-	_, err := cp.SetPodStatus(w.ctx, "kube-system", name, change)
+	_, err := cp.SetPodStatus(w.ctx, cluster.CNINamespace, name, change)
 	w.must(err)
 }
