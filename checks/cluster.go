@@ -154,7 +154,7 @@ func (c *Cluster) followNodes(ctx context.Context, changed func(listing[node])) 
 		return err
 	}
 	return follow(ctx, "nodes", nodes, func(n node) string { return n.name }, c.core.Nodes().Watch, metav1.ListOptions{},
-		func(n *corev1.Node) node { return newNode(n) }, changed)
+		newNode, changed)
 }
 
 // pod is what the checks need of a Pod.

@@ -187,7 +187,7 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 	}
 	// A deleted node does not take the trace of its reboot with it.
 	for name, record := range records {
-		if !exists[name] && record.err == nil && !(o.IgnoreJoined && record.PreviousBootID == "") {
+		if !exists[name] && record.err == nil && (!o.IgnoreJoined || record.PreviousBootID != "") {
 			happened(record.BootedAt, "node %s, which is gone, booted", name)
 		}
 	}

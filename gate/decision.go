@@ -12,11 +12,11 @@ import (
 type State int
 
 const (
-	// Closed: a reboot is pending, and must wait. It is the zero value.
+	// Closed means that a reboot is pending, and must wait. It is the zero value.
 	Closed State = iota
-	// Idle: no reboot is pending. The gated sentinel is as absent as when Closed.
+	// Idle means that no reboot is pending. The gated sentinel is as absent as when Closed.
 	Idle
-	// Open: the gated sentinel resolves.
+	// Open means that the gated sentinel resolves.
 	Open
 )
 

@@ -102,7 +102,7 @@ func (t Target) build(ctx context.Context, progress io.Writer, module string) (s
 	}
 
 	temporary := fmt.Sprintf("%s.%d", binary, os.Getpid())
-	defer os.Remove(temporary)
+	defer func() { _ = os.Remove(temporary) }() // after the rename there is nothing to remove
 	if err := t.compile(ctx, progress, module, env, temporary); err != nil {
 		return "", err
 	}

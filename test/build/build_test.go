@@ -49,7 +49,7 @@ func TestBuildOnce(t *testing.T) {
 			t.Errorf("one target was built twice, as %s and %s", paths[0], p)
 		}
 	}
-	output, err := exec.Command(paths[0]).CombinedOutput()
+	output, err := exec.CommandContext(t.Context(), paths[0]).CombinedOutput()
 	if err != nil || string(output) != "hello1" {
 		t.Errorf("the binary says %q, %v", output, err)
 	}
@@ -112,7 +112,7 @@ func TestRoot(t *testing.T) {
 func keepGoCaches(t *testing.T) {
 	t.Helper()
 	for _, variable := range []string{"GOCACHE", "GOPATH"} {
-		value, err := exec.Command("go", "env", variable).Output()
+		value, err := exec.CommandContext(t.Context(), "go", "env", variable).Output()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -308,7 +308,7 @@ func FreePort() (int, error) {
 	var last error
 	for range 100 {
 		port := 10000 + rand.IntN(20000)
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			return port, listener.Close()
 		}

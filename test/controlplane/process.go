@@ -34,7 +34,7 @@ func Supervise(binary, log, command string, args ...string) (*Process, error) {
 		return nil, fmt.Errorf("starting %s: %w", filepath.Base(command), err)
 	}
 	defer read.Close()
-	cmd := exec.Command(binary, append([]string{"supervise", command}, args...)...)
+	cmd := exec.Command(binary, append([]string{"supervise", command}, args...)...) //nolint:noctx // it ends with its standard input
 	cmd.Env = append(os.Environ(), "SENTINEL_GATE_TEST_PID=1")
 	cmd.ExtraFiles = []*os.File{write}
 	process, err := start(cmd, filepath.Base(command), log)
@@ -148,7 +148,7 @@ func (p *Process) AwaitOK(ctx context.Context, client *http.Client, url string) 
 	err := Poll(ctx, func() error {
 		select {
 		case <-p.exited:
-			return permanent{fmt.Errorf("it ended: %v", p.err)}
+			return permanent{fmt.Errorf("it ended: %w", p.err)}
 		default:
 			return get(ctx, client, url)
 		}

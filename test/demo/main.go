@@ -50,6 +50,7 @@ type story struct {
 	host    *daemon.Host
 	daemon  *daemon.Daemon
 	options daemon.Options
+	told    int // lines of the daemon's log that were printed
 }
 
 func run(ctx context.Context, out io.Writer) error {
@@ -98,7 +99,7 @@ func (s *story) play(ctx context.Context) error {
 	if s.daemon, err = daemon.Start(ctx, s.options); err != nil {
 		return err
 	}
-	if err := s.await(ctx, 0, "Idle"); err != nil {
+	if err := s.await(ctx, "Idle"); err != nil {
 		return err
 	}
 
@@ -110,11 +111,10 @@ func (s *story) play(ctx context.Context) error {
 	if err := s.cluster.Record(ctx, n3, time.Now()); err != nil {
 		return err
 	}
-	mark := s.daemon.Lines()
 	if err := s.host.RequireReboot("linux-image-6.12.0-amd64", "libc6"); err != nil {
 		return err
 	}
-	if err := s.await(ctx, mark, "Closed", "soak"); err != nil {
+	if err := s.await(ctx, "Closed", "soak"); err != nil {
 		return err
 	}
 	s.scene("The operator asks why (sentinel-gate --once):")
@@ -123,34 +123,34 @@ func (s *story) play(ctx context.Context) error {
 	}
 
 	s.scene("The soak of %s ends, every step passes for %s more (stabilize), and the gate opens.", soak, stabilize)
-	if err := s.await(ctx, mark, "Open"); err != nil {
+	if err := s.await(ctx, "Open"); err != nil {
 		return err
 	}
 
 	s.scene("n4 goes NotReady.")
-	mark = s.daemon.Lines()
+	began := time.Now()
 	if _, err := n4.SetReady(ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now()); err != nil {
 		return err
 	}
-	s.gone("the API server accepted NotReady")
-	if err := s.await(ctx, mark, "Closed", "nodes"); err != nil {
+	s.gone(began, "its kubelet began to tell the API server")
+	if err := s.await(ctx, "Closed", "nodes"); err != nil {
 		return err
 	}
 
 	s.scene("n4 is Ready again. That is a change too, so the soak starts anew; then the gate opens.")
-	mark = s.daemon.Lines()
 	if _, err := n4.SetReady(ctx, corev1.ConditionTrue, "KubeletReady", time.Now()); err != nil {
 		return err
 	}
-	if err := s.await(ctx, mark, "Open"); err != nil {
+	if err := s.await(ctx, "Open"); err != nil {
 		return err
 	}
 
 	s.scene("The daemon is killed with SIGKILL while the gate is open. Nobody cleans up.")
+	began = time.Now()
 	if err := s.daemon.Signal(syscall.SIGKILL); err != nil {
 		return err
 	}
-	s.gone("the kill")
+	s.gone(began, "the signal was sent")
 	if target, err := os.Readlink(s.host.Gated); err == nil {
 		s.say("the link is still there, and leads nowhere: -> %s", target)
 	}
@@ -169,10 +169,11 @@ func (s *story) say(format string, args ...any) {
 
 // await prints what the gate logs until it is in the state, held there by the
 // step if one is named, and then what kured sees.
-func (s *story) await(ctx context.Context, from int, state string, step ...string) error {
+func (s *story) await(ctx context.Context, state string, step ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	_, err := s.daemon.Await(ctx, from, "the gate to be "+state, func(l daemon.Line) bool {
+	_, err := s.daemon.Await(ctx, s.told, "the gate to be "+state, func(l daemon.Line) bool {
+		s.told++
 		if l.State == "" || l.Msg == "" {
 			return false
 		}
@@ -197,15 +198,15 @@ func (s *story) kured() {
 	s.say("kured sees: no such file, so there is nothing to do")
 }
 
-func (s *story) gone(after string) {
-	began := time.Now()
+// gone tells how long after an event the gated sentinel stopped resolving.
+func (s *story) gone(began time.Time, event string) {
 	for s.host.Resolves() {
 		if time.Since(began) > 10*time.Second {
-			s.say("the gated sentinel still resolves 10 s after %s", after)
+			s.say("the gated sentinel still resolves 10 s after %s", event)
 			return
 		}
 	}
-	s.say("the gated sentinel stopped resolving %.1f ms after %s", float64(time.Since(began).Microseconds())/1000, after)
+	s.say("the gated sentinel stopped resolving within %.1f ms after %s", float64(time.Since(began).Microseconds())/1000, event)
 }
 
 func (s *story) once(ctx context.Context) error {

@@ -290,7 +290,7 @@ func TestF02NothingFoundIsAFail(t *testing.T) {
 	}
 	w.closedBy(d, 0, "none", "Fail", "NoNodes")
 
-	t.Run("auto", func(t *testing.T) {
+	t.Run("auto", func(*testing.T) {
 		w.must(cp.Client().AppsV1().DaemonSets("kube-system").Delete(w.ctx, "calico-node", metav1.DeleteOptions{}))
 		d := newWorldDaemon(w, `[{name: cni, type: podsReady, options: {preset: auto}}]`)
 		w.closedBy(d, 0, "cni", "Fail", "NoCNI")

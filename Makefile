@@ -1,0 +1,53 @@
+# The commands of this repository. README.md tells when to use which.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO_TOOL  = go tool -modfile=.ci/tools/go.mod
+MODULES  = . .ci/tools test/controlplane/server test/prometheus/server
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/sentinel-gate
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sentinel-gate ./cmd/sentinel-gate
+
+.PHONY: demo
+demo: ## watch a gate live through a minute, on a real API server
+	@echo "Compiling; each line is a package. The first time this takes some minutes."
+	@go build -v -o bin/sentinel-gate-demo ./test/demo
+	@bin/sentinel-gate-demo
+
+.PHONY: test
+test: lint ## everything: lint, unit tests, and tests against a real control plane
+	go run ./test/servers
+	go test -race -count=1 -timeout 30m ./...
+
+.PHONY: lint
+lint: ## vet, golangci-lint, govulncheck, shellcheck, formatting, tidy modules
+	@unformatted=$$(gofmt -l .) && if [ -n "$$unformatted" ]; then echo "run gofmt -w on:" $$unformatted; exit 1; fi
+	@for module in $(MODULES); do (cd $$module && go mod tidy -diff) || { echo "run go mod tidy in $$module"; exit 1; }; done
+	go vet ./...
+	cd test/controlplane/server && go vet ./...
+	$(GO_TOOL) golangci-lint run ./...
+	.ci/vulncheck
+	shellcheck .ci/run .ci/vulncheck
+
+.PHONY: bench
+bench: ## measure; prints the table of docs/benchmarks.md (about 25 minutes)
+	go build -o bin/sentinel-gate-bench ./test/bench
+	bin/sentinel-gate-bench
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for ten seconds
+	@for file in $$(grep -rl '^func Fuzz' --include='*_test.go' .); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' $$file); do \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime 10s ./$$(dirname $$file) || exit 1; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## remove bin
+	rm -rf bin

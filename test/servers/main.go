@@ -1,0 +1,31 @@
+// Command servers builds the servers that the tests talk to, with progress: go
+// test would swallow it, and count the minutes against its timeout.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/prometheus"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	if _, err := controlplane.ServerBinary(ctx, os.Stderr); err != nil {
+		return err
+	}
+	_, err := prometheus.Binary(ctx, os.Stderr, "prometheus")
+	return err
+}
