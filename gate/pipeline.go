@@ -29,7 +29,10 @@ const (
 // maxMessage bounds a message, in bytes: it ends up in logs.
 const maxMessage = 1024
 
-var camelCase = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,63}$`)
+var camelCase = regexp.MustCompile(`^[A-Z][A-Za-z0-9]*$`)
+
+// maxReason bounds a reason, in bytes: it ends up in labels of metrics.
+const maxReason = 64
 
 // Step is a named, configured instance of a check.
 type Step struct {
@@ -145,8 +148,8 @@ func (s *Step) guarded(ctx context.Context) (r Result) {
 
 // outcome makes a result fit for logs and metrics.
 func (s *Step) outcome(r Result, took time.Duration) Outcome {
-	if !camelCase.MatchString(r.Reason) {
-		r = Undecided(ReasonInvalidResult, "the check answered %s with the reason %q, which is not CamelCase: %s", r.Verdict, r.Reason, r.Message)
+	if len(r.Reason) > maxReason || !camelCase.MatchString(r.Reason) {
+		r = Undecided(ReasonInvalidResult, "the check answered %s with the reason %.64q, which is not short and CamelCase: %s", r.Verdict, r.Reason, r.Message)
 	}
 	if r.Verdict == Pass {
 		r.RetryAfter = 0 // a pass is never taken on trust

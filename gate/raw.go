@@ -23,9 +23,11 @@ const (
 	maxPackages     = 100
 )
 
-// packageName is what dpkg and rpm allow in a package's name, and in length
-// what a file system does.
-var packageName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+._-]{0,254}$`)
+// packageName is what dpkg and rpm allow in a package's name.
+var packageName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+._-]*$`)
+
+// maxPackageName is how long it may be: as long as a file's.
+const maxPackageName = 255
 
 // Raw is what the raw sentinel said when it was read. Its zero value says that
 // no reboot is pending.
@@ -102,7 +104,7 @@ func readPackages(path string) []string {
 	}
 	var names []string
 	for line := range bytes.Lines(data) {
-		if name := bytes.TrimSpace(line); packageName.Match(name) {
+		if name := bytes.TrimSpace(line); len(name) <= maxPackageName && packageName.Match(name) {
 			names = append(names, string(name))
 		}
 	}

@@ -314,7 +314,7 @@ func TestNothingOutlivesTheTest(t *testing.T) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	}
 	dir := t.TempDir()
-	victim := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	victim := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
 	victim.Env = append(os.Environ(), "SENTINEL_GATE_TEST_VICTIM="+dir)
 	output, err := victim.CombinedOutput()
 	content, readErr := os.ReadFile(filepath.Join(dir, "pid"))

@@ -52,7 +52,7 @@ func Supervise(binary, log, command string, args ...string) (*Process, error) {
 
 // startServer runs a subcommand of the server binary, which minds the tether itself.
 func startServer(binary, log string, args ...string) (*Process, error) {
-	return start(exec.Command(binary, args...), args[0], log)
+	return start(exec.Command(binary, args...), args[0], log) //nolint:noctx // it outlives the context of its start
 }
 
 func start(cmd *exec.Cmd, name, log string) (*Process, error) {

@@ -28,9 +28,9 @@ func Binary(ctx context.Context, dir string, race bool) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "sentinel-gate")
-	args := []string{"build", "-o", path}
+	args := []string{"build", "-o", path, "-trimpath", "-ldflags=-s -w"} // as make build does
 	if race {
-		args = append(args, "-race")
+		args = []string{"build", "-o", path, "-race"}
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/sentinel-gate")...)
 	cmd.Dir = root
