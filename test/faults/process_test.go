@@ -89,18 +89,22 @@ func TestF08NoRightToWrite(t *testing.T) {
 // inMounts runs the daemon in a mount namespace of its own, after a script.
 func inMounts(script string) func(*daemon.Options) {
 	return func(o *daemon.Options) {
-		o.Wrap = []string{"unshare", "--mount", "--propagation", "private"}
-		if os.Getuid() != 0 {
-			o.Wrap = append(o.Wrap, "--map-root-user")
-		}
-		o.Wrap = append(o.Wrap, "sh", "-c", script+` && exec "$@"`, "sh")
+		o.Wrap = append(unshare(), "--mount", "--propagation", "private", "sh", "-c", script+` && exec "$@"`, "sh")
 	}
+}
+
+// unshare needs a user namespace where the tests do not run as root.
+func unshare() []string {
+	if os.Getuid() != 0 {
+		return []string{"unshare", "--map-root-user"}
+	}
+	return []string{"unshare"}
 }
 
 // In a pid namespace of its own nobody could resolve the tether.
 func TestOwnPidNamespaceIsRefused(t *testing.T) {
 	w := newWorld(t)
-	wrap := func(o *daemon.Options) { o.Wrap = []string{"unshare", "--user", "--map-root-user", "--pid", "--fork"} }
+	wrap := func(o *daemon.Options) { o.Wrap = append(unshare(), "--pid", "--fork") }
 	if said := w.fails(w.start(wrap), 1); !strings.Contains(said, "hostPID: true") {
 		t.Errorf("it said: %s", said)
 	}

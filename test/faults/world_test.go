@@ -26,7 +26,7 @@ import (
 
 const (
 	namespace = cluster.Namespace
-	deadline  = 60 * time.Second
+	deadline  = 3 * time.Minute
 )
 
 var (
