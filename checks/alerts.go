@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,6 +37,9 @@ type AlertsOptions struct {
 	// RequireFiring is the name of an alert that always fires, and so proves
 	// that alerts can fire at all. Empty: rely on the rules API.
 	RequireFiring string `json:"requireFiring"`
+	// RequireFiringMatch are label matchers of that alert, where several
+	// clusters' alerts are in one place.
+	RequireFiringMatch []Matcher `json:"requireFiringMatch"`
 	// RequireFiringAgo is how long ago it must have fired already.
 	RequireFiringAgo model.Duration `json:"requireFiringAgo"`
 }
@@ -74,18 +78,18 @@ type Regexp struct{ *regexp.Regexp }
 
 // UnmarshalText compiles the expression.
 func (r *Regexp) UnmarshalText(text []byte) error {
-	compiled, err := regexp.Compile("^(?:" + string(text) + ")$")
-	if err != nil {
+	// By itself first, so that its own parentheses cannot end the anchored group.
+	if _, err := regexp.Compile(string(text)); err != nil {
 		return fmt.Errorf("not a regular expression: %w", err)
 	}
-	r.Regexp = compiled
+	r.Regexp = regexp.MustCompile("^(?:" + string(text) + ")$")
 	return nil
 }
 
 // Matcher is one PromQL label matcher, such as severity=~"critical|warning".
 type Matcher string
 
-var matcherFormat = regexp.MustCompile(`^([a-zA-Z_][a-zA-Z0-9_]*)\s*(=|!=|=~|!~)\s*"((?:[^"\\\n]|\\.)*)"$`)
+var matcherFormat = regexp.MustCompile(`^([a-zA-Z_][a-zA-Z0-9_]*)\s*(=|!=|=~|!~)\s*("(?:[^"\\\n]|\\.)*")$`)
 
 // UnmarshalText checks the matcher's form, and its expression if it has one.
 func (m *Matcher) UnmarshalText(text []byte) error {
@@ -96,10 +100,12 @@ func (m *Matcher) UnmarshalText(text []byte) error {
 	if parts[1] == "alertstate" || parts[1] == model.MetricNameLabel {
 		return fmt.Errorf("not a label matcher: %s is the check's own", parts[1])
 	}
-	if strings.HasSuffix(parts[2], "~") {
-		if _, err := regexp.Compile(parts[3]); err != nil {
-			return fmt.Errorf("not a label matcher: %w", err)
-		}
+	value, err := strconv.Unquote(parts[3]) // PromQL's strings are Go's
+	if err == nil && strings.HasSuffix(parts[2], "~") {
+		_, err = regexp.Compile(value)
+	}
+	if err != nil {
+		return fmt.Errorf("not a label matcher: %s: %w", parts[3], err)
 	}
 	*m = Matcher(text)
 	return nil
@@ -169,11 +175,14 @@ func (w whole) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	var envelope struct {
+		Status    string   `json:"status"`
 		Warnings  []string `json:"warnings"`
 		IsPartial bool     `json:"isPartial"`
 	}
-	_ = json.Unmarshal(body, &envelope) // what is not JSON fails later, with its status
+	_ = json.Unmarshal(body, &envelope)
 	switch {
+	case resp.StatusCode/100 == 2 && envelope.Status != "success":
+		return nil, fmt.Errorf("the answer is not one of Prometheus' API: %.100q", body)
 	case len(envelope.Warnings) > 0:
 		return nil, fmt.Errorf("the answer may be incomplete: it came with the warning %q", strings.Join(envelope.Warnings, "; "))
 	case envelope.IsPartial:
@@ -188,7 +197,7 @@ type alarm struct {
 	firing   model.Vector
 	since    model.Vector // ALERTS_FOR_STATE, where there is something to report
 	required bool         // the required alert fires now
-	longer   bool         // and fired a while ago
+	longer   bool         // and has done so for long enough
 	rules    []promapi.RuleGroup
 	served   bool // the rules API is served
 	now      time.Time
@@ -200,29 +209,18 @@ func (c alerts) Check(ctx context.Context) (gate.Result, error) {
 	ctx, reading := clock.Read(ctx)
 	var a alarm
 	var err error
-	matchers := make([]string, 0, len(c.options.Match)+1)
-	for _, m := range c.options.Match {
-		matchers = append(matchers, string(m))
-	}
-	if a.firing, err = c.query(ctx, fmt.Sprintf(`ALERTS{%s}`, strings.Join(append(matchers, `alertstate="firing"`), ","))); err != nil {
+	if a.firing, err = c.query(ctx, series("ALERTS", c.options.Match, `alertstate="firing"`)); err != nil {
 		return gate.Result{}, err
 	}
 	if len(blocking(a.firing, c.options)) > 0 {
-		if a.since, err = c.query(ctx, fmt.Sprintf(`ALERTS_FOR_STATE{%s}`, strings.Join(matchers, ","))); err != nil {
+		if a.since, err = c.query(ctx, series("ALERTS_FOR_STATE", c.options.Match)); err != nil {
 			return gate.Result{}, err
 		}
 	}
 	if c.options.RequireFiring != "" {
-		required := fmt.Sprintf(`ALERTS{alertstate="firing",alertname=%q}`, c.options.RequireFiring)
-		now, err := c.query(ctx, required)
-		if err != nil {
+		if err := c.askRequired(ctx, &a); err != nil {
 			return gate.Result{}, err
 		}
-		before, err := c.query(ctx, required+" offset "+c.options.RequireFiringAgo.String())
-		if err != nil {
-			return gate.Result{}, err
-		}
-		a.required, a.longer = len(now) > 0, len(before) > 0
 	}
 	if a.rules, a.served, err = c.rules(ctx); err != nil {
 		return gate.Result{}, err
@@ -231,6 +229,38 @@ func (c alerts) Check(ctx context.Context) (gate.Result, error) {
 		return gate.Result{}, fmt.Errorf("asking Prometheus: %w", err)
 	}
 	return quiet(a, c.options), nil
+}
+
+// lookbacks is how often, evenly spread, the required alert is looked for
+// between requireFiringAgo and now: a gap means that Prometheus was away, and
+// that an alert which began meanwhile may still be pending.
+const lookbacks = 15
+
+func (c alerts) askRequired(ctx context.Context, a *alarm) error {
+	required := series("ALERTS", c.options.RequireFiringMatch, `alertstate="firing"`, fmt.Sprintf("alertname=%q", c.options.RequireFiring))
+	now, err := c.query(ctx, required)
+	if err != nil {
+		return err
+	}
+	ago := c.options.RequireFiringAgo
+	before, err := c.query(ctx, required+" offset "+ago.String())
+	if err != nil {
+		return err
+	}
+	step := max(ago/lookbacks, model.Duration(time.Millisecond))
+	throughout, err := c.query(ctx, fmt.Sprintf("count_over_time(%s[%s:%s]) >= %d", required, ago, step, lookbacks))
+	if err != nil {
+		return err
+	}
+	a.required, a.longer = len(now) > 0, len(before) > 0 && len(throughout) > 0
+	return nil
+}
+
+func series(metric string, matchers []Matcher, more ...string) string {
+	for _, m := range matchers {
+		more = append(more, string(m))
+	}
+	return metric + "{" + strings.Join(more, ",") + "}"
 }
 
 // query answers an instant query at the server's own time.
@@ -297,7 +327,7 @@ func quiet(a alarm, o AlertsOptions) gate.Result {
 	case o.RequireFiring != "" && !a.required:
 		return gate.Undecided("RequiredAlertNotFiring", "nothing fires, not even %s, which should always fire: are the rules loaded, and is this the right Prometheus? (requireFiring)", o.RequireFiring)
 	case o.RequireFiring != "" && !a.longer:
-		return gate.Undecided("RequiredAlertTooYoung", "%s fires now but did not %s ago: Prometheus has lost its past or only just started, and its other alerts may still be pending", o.RequireFiring, o.RequireFiringAgo)
+		return gate.Undecided("RequiredAlertTooYoung", "%s fires now but has not done so for the last %s without a gap: Prometheus has lost its past, was away or only just started, and its other alerts may still be pending", o.RequireFiring, o.RequireFiringAgo)
 	case o.RequireFiring == "" && !a.served:
 		return gate.Undecided("NothingProvesRules", "nothing fires, and nothing proves that something could: the server has no rules API, so name an alert that always fires in requireFiring")
 	}

@@ -3,6 +3,7 @@ package checks
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -147,13 +148,8 @@ func (c *Cluster) nodes(ctx context.Context) (listing[node], error) {
 	})
 }
 
-// followNodes calls changed with all nodes, whenever one is not what it was.
-func (c *Cluster) followNodes(ctx context.Context, changed func(listing[node])) error {
-	nodes, err := c.nodes(ctx)
-	if err != nil {
-		return err
-	}
-	return follow(ctx, "nodes", nodes, func(n node) string { return n.name }, c.core.Nodes().Watch, metav1.ListOptions{},
+func (c *Cluster) followNodes(ctx context.Context, mu sync.Locker, nodes listing[node], changed func(listing[node])) error {
+	return follow(ctx, mu, "nodes", nodes, func(n node) string { return n.name }, c.core.Nodes().Watch, metav1.ListOptions{},
 		newNode, changed)
 }
 
@@ -175,8 +171,8 @@ func (c *Cluster) pods(ctx context.Context, namespace, selector string) (listing
 	})
 }
 
-func (c *Cluster) followPods(ctx context.Context, namespace, selector string, pods listing[pod], changed func(listing[pod])) error {
-	return follow(ctx, podsIn(namespace, selector), pods, func(p pod) string { return p.name }, c.core.Pods(namespace).Watch,
+func (c *Cluster) followPods(ctx context.Context, mu sync.Locker, namespace, selector string, pods listing[pod], changed func(listing[pod])) error {
+	return follow(ctx, mu, podsIn(namespace, selector), pods, func(p pod) string { return p.name }, c.core.Pods(namespace).Watch,
 		metav1.ListOptions{LabelSelector: selector}, newPod, changed)
 }
 
@@ -216,15 +212,17 @@ func (c *Cluster) records(ctx context.Context) (listing[entry], error) {
 	})
 }
 
-func (c *Cluster) followRecords(ctx context.Context, records listing[entry], changed func(listing[entry])) error {
-	return follow(ctx, "records in namespace "+c.Namespace, records, func(e entry) string { return e.node }, c.Leases().Watch,
+func (c *Cluster) followRecords(ctx context.Context, mu sync.Locker, records listing[entry], changed func(listing[entry])) error {
+	return follow(ctx, mu, "records in namespace "+c.Namespace, records, func(e entry) string { return e.node }, c.Leases().Watch,
 		metav1.ListOptions{LabelSelector: record.Label}, newEntry, changed)
 }
 
 // follow watches from where the listing was read. It calls changed with that
 // listing, and with it brought up to date after each event, its time moved on
-// by this process's own monotonic clock. It returns when the watch ends.
-func follow[O interface{ GetName() string }, T any](ctx context.Context, what string, from listing[T], key func(T) string,
+// by this process's own monotonic clock. It holds mu while it changes the
+// listing, in place, and while changed runs: what changed keeps may be read
+// under mu alone. It returns when the watch ends.
+func follow[O interface{ GetName() string }, T any](ctx context.Context, mu sync.Locker, what string, from listing[T], key func(T) string,
 	watcher func(context.Context, metav1.ListOptions) (watch.Interface, error), options metav1.ListOptions, compact func(O) T, changed func(listing[T])) error {
 	options.ResourceVersion = from.version
 	events, err := watcher(ctx, options)
@@ -237,7 +235,14 @@ func follow[O interface{ GetName() string }, T any](ctx context.Context, what st
 	for i, item := range from.items {
 		index[key(item)] = i
 	}
-	changed(from)
+	update := func(event func()) {
+		mu.Lock()
+		defer mu.Unlock()
+		event()
+		from.now = start.Add(time.Since(began))
+		changed(from)
+	}
+	update(func() {})
 	for {
 		select {
 		case <-ctx.Done():
@@ -250,23 +255,43 @@ func follow[O interface{ GetName() string }, T any](ctx context.Context, what st
 			if !ok {
 				return fmt.Errorf("watching %s: %s: %v", what, event.Type, event.Object)
 			}
-			i, known := index[object.GetName()]
-			switch {
-			case event.Type == watch.Deleted && known:
-				last := len(from.items) - 1
-				from.items[i] = from.items[last]
-				index[key(from.items[i])] = i
-				from.items = from.items[:last]
-				delete(index, object.GetName())
-			case event.Type == watch.Deleted:
-			case known:
-				from.items[i] = compact(object)
-			default:
-				index[object.GetName()] = len(from.items)
-				from.items = append(from.items, compact(object))
-			}
-			from.now = start.Add(time.Since(began))
-			changed(from)
+			update(func() {
+				i, known := index[object.GetName()]
+				switch {
+				case event.Type == watch.Deleted && known:
+					last := len(from.items) - 1
+					from.items[i] = from.items[last]
+					index[key(from.items[i])] = i
+					from.items = from.items[:last]
+					delete(index, object.GetName())
+				case event.Type == watch.Deleted:
+				case known:
+					from.items[i] = compact(object)
+				default:
+					index[object.GetName()] = len(from.items)
+					from.items = append(from.items, compact(object))
+				}
+			})
 		}
 	}
+}
+
+// together runs all of the functions, breaks them off when the first returns,
+// and returns why. One that panics has returned.
+func together(ctx context.Context, functions ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var all sync.WaitGroup
+	for _, f := range functions {
+		all.Go(func() {
+			defer func() {
+				if p := recover(); p != nil {
+					cancel(fmt.Errorf("panic: %v", p))
+				}
+			}()
+			cancel(f(ctx))
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
 }

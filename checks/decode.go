@@ -25,7 +25,7 @@ func Decode(path string, data []byte, into any) []error {
 
 func decode(path string, data []byte, v reflect.Value) []error {
 	if string(data) == "null" {
-		return []error{fmt.Errorf("%s: has no value: give one, or leave the field out", path)}
+		return []error{fmt.Errorf("%shas no value: give one, or leave the field out", prefix(path))}
 	}
 	switch {
 	case decodesItself(v):
@@ -38,7 +38,7 @@ func decode(path string, data []byte, v reflect.Value) []error {
 		return decodeSlice(path, data, v)
 	}
 	if err := json.Unmarshal(data, v.Addr().Interface()); err != nil {
-		return []error{fmt.Errorf("%s: %w", path, wrongValue(err, data, v))}
+		return []error{fmt.Errorf("%s%w", prefix(path), wrongValue(err, data, v))}
 	}
 	return nil
 }
@@ -54,7 +54,7 @@ func decodesItself(v reflect.Value) bool {
 func decodeStruct(path string, data []byte, v reflect.Value) []error {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(data, &object); err != nil {
-		return []error{fmt.Errorf("%s: %w", path, wrongValue(err, data, v))}
+		return []error{fmt.Errorf("%s%w", prefix(path), wrongValue(err, data, v))}
 	}
 	fields := map[string]reflect.Value{}
 	for i := range v.NumField() {
@@ -78,7 +78,7 @@ func decodeStruct(path string, data []byte, v reflect.Value) []error {
 func decodeSlice(path string, data []byte, v reflect.Value) []error {
 	var elements []json.RawMessage
 	if err := json.Unmarshal(data, &elements); err != nil {
-		return []error{fmt.Errorf("%s: %w", path, wrongValue(err, data, v))}
+		return []error{fmt.Errorf("%s%w", prefix(path), wrongValue(err, data, v))}
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(elements), len(elements)))
 	var problems []error

@@ -2,6 +2,7 @@ package checks
 
 import (
 	"context"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -44,7 +45,11 @@ func (c nodesReady) Check(ctx context.Context) (gate.Result, error) {
 
 // Watch hints when a node stops being Ready.
 func (c nodesReady) Watch(ctx context.Context, hint func(gate.Result)) error {
-	return c.cluster.followNodes(ctx, func(nodes listing[node]) {
+	nodes, err := c.cluster.nodes(ctx)
+	if err != nil {
+		return err
+	}
+	return c.cluster.followNodes(ctx, &sync.Mutex{}, nodes, func(nodes listing[node]) {
 		if r := allReady(nodes.items, c.options); r.Verdict != gate.Pass {
 			hint(r)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,9 +29,11 @@ type PodsReadyOptions struct {
 	Namespaces []string `json:"namespaces"`
 	// Selector chooses the pods, by label.
 	Selector Selector `json:"selector"`
-	// OnEveryNode asks for one of the pods on every Ready Linux node where no
-	// DaemonSet owns them and says on which. It is set by a Preset.
+	// OnEveryNode asks for one of the pods on every Ready node that is not a
+	// Windows one, whatever their DaemonSet says. A Preset sets it.
 	OnEveryNode bool `json:"onEveryNode"`
+	// NodeSelector chooses the nodes that OnEveryNode asks about; all by default.
+	NodeSelector Selector `json:"nodeSelector"`
 	// MaxNotReady is how many pods may be missing or not ready.
 	MaxNotReady int `json:"maxNotReady"`
 }
@@ -76,6 +79,9 @@ func newPodsReady(o PodsReadyOptions, c *Cluster) (gate.Check, []error) {
 		if namespace == "" {
 			problems = append(problems, fmt.Errorf("options.namespaces[%d]: has no name", i))
 		}
+		if slices.Contains(o.Namespaces[:i], namespace) {
+			problems = append(problems, fmt.Errorf("options.namespaces[%d]: %q is given twice", i, namespace))
+		}
 		check.places = append(check.places, place{namespace, o.Selector.String()})
 	}
 	return check, problems
@@ -105,24 +111,19 @@ func (c podsReady) Watch(ctx context.Context, hint func(gate.Result)) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	var mu sync.Mutex
-	var all sync.WaitGroup
+	var followers []func(context.Context) error
 	for i, p := range w.places {
-		all.Go(func() {
-			cancel(c.cluster.followPods(ctx, p.namespace, p.selector, w.found[i], func(pods listing[pod]) {
-				mu.Lock()
-				defer mu.Unlock()
+		followers = append(followers, func(ctx context.Context) error {
+			return c.cluster.followPods(ctx, &mu, p.namespace, p.selector, w.found[i], func(pods listing[pod]) {
 				w.found[i] = pods
 				if r := c.judge(w); r.Verdict != gate.Pass {
 					hint(r)
 				}
-			}))
+			})
 		})
 	}
-	all.Wait()
-	return context.Cause(ctx)
+	return together(ctx, followers...)
 }
 
 func (c podsReady) read(ctx context.Context) (workload, error) {
@@ -206,6 +207,7 @@ func podsFine(w workload, o PodsReadyOptions) gate.Result {
 		for _, n := range w.nodes {
 			if n.isReady() && !occupied[spot{set, n.name}] && runsOn(&w.sets[i], n) {
 				counted[set]++
+				occupied[spot{"", n.name}] = true // complained of once
 				complain("PodsMissing", fmt.Sprintf("%s (no pod of %s)", n.name, set))
 			}
 		}
@@ -215,9 +217,9 @@ func podsFine(w workload, o PodsReadyOptions) gate.Result {
 			complain("PodsMissing", fmt.Sprintf("%s (%d pods are desired, %d were found)", set, desired, counted[set]))
 		}
 	}
-	if len(w.sets) == 0 && o.OnEveryNode {
+	if o.OnEveryNode {
 		for _, n := range w.nodes {
-			if n.isReady() && n.labels[corev1.LabelOSStable] != "windows" && !occupied[spot{"", n.name}] {
+			if n.isReady() && n.labels[corev1.LabelOSStable] != "windows" && o.NodeSelector.Matches(labels.Set(n.labels)) && !occupied[spot{"", n.name}] {
 				complain("PodsMissing", n.name+" (no pod)")
 			}
 		}
@@ -244,7 +246,10 @@ type problem struct{ reason, detail string }
 
 func newPod(p *corev1.Pod) pod {
 	out := pod{namespace: p.Namespace, name: p.Name, node: p.Spec.NodeName, problem: podProblem(p)}
-	for _, c := range p.Status.ContainerStatuses {
+	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if c.State.Running == nil {
+			continue // an init container that succeeded in the end; a sidecar is one that runs
+		}
 		if t := c.LastTerminationState.Terminated; t != nil && c.RestartCount > 1 && t.FinishedAt.After(out.crashed) {
 			out.crashed = t.FinishedAt.Time
 		}
@@ -270,11 +275,9 @@ func podProblem(p *corev1.Pod) problem {
 	if p.DeletionTimestamp != nil {
 		return problem{"PodsNotReady", "terminating"}
 	}
-	for _, statuses := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
-		for _, c := range statuses {
-			if w := c.State.Waiting; w != nil && w.Reason == "CrashLoopBackOff" {
-				return problem{"CrashLooping", fmt.Sprintf("container %s in CrashLoopBackOff, %d restarts", c.Name, c.RestartCount)}
-			}
+	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if w := c.State.Waiting; w != nil && w.Reason == "CrashLoopBackOff" {
+			return problem{"CrashLooping", fmt.Sprintf("container %s in CrashLoopBackOff, %d restarts", c.Name, c.RestartCount)}
 		}
 	}
 	if p.Status.Phase != corev1.PodRunning {

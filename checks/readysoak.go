@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,25 +81,18 @@ func (c readySoak) Watch(ctx context.Context, hint func(gate.Result)) error {
 		return err
 	}
 	var mu sync.Mutex
-	judge := func(update func()) {
-		mu.Lock()
-		defer mu.Unlock()
-		update()
+	judge := func() {
 		if r := soaked(nodes.items, byNode(records.items), earlier(nodes.now, records.now), c.options); r.Verdict != gate.Pass {
 			hint(r)
 		}
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var both sync.WaitGroup
-	both.Go(func() {
-		cancel(c.cluster.followNodes(ctx, func(l listing[node]) { judge(func() { nodes = l }) }))
-	})
-	both.Go(func() {
-		cancel(c.cluster.followRecords(ctx, records, func(l listing[entry]) { judge(func() { records = l }) }))
-	})
-	both.Wait()
-	return context.Cause(ctx)
+	return together(ctx,
+		func(ctx context.Context) error {
+			return c.cluster.followNodes(ctx, &mu, nodes, func(l listing[node]) { nodes = l; judge() })
+		},
+		func(ctx context.Context) error {
+			return c.cluster.followRecords(ctx, &mu, records, func(l listing[entry]) { records = l; judge() })
+		})
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -115,10 +110,15 @@ func byNode(entries []entry) map[string]entry {
 	return m
 }
 
+// joinSkew is how much before its Node object a joining kubelet may date its
+// first conditions.
+const joinSkew = time.Minute
+
 // event is something that begins the soak anew.
 type event struct {
-	at   time.Time
-	what string
+	at    time.Time
+	what  string
+	ahead bool // it was dated in the future
 }
 
 // soaked is the pure part: now is the API server's time. What it cannot know it
@@ -127,11 +127,13 @@ type event struct {
 func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOptions) gate.Result {
 	var last event
 	happened := func(at time.Time, format string, args ...any) {
-		if at.After(now) {
-			at = now // a clock that is ahead does not end a soak early
+		ahead := at.After(now)
+		if ahead {
+			format, args = format+", by a date in the future (%s): its clock was ahead, or the date is a mistake, and now counts", append(args, at.UTC().Format(time.RFC3339))
+			at = now
 		}
 		if at.After(last.at) {
-			last = event{at, fmt.Sprintf(format, args...)}
+			last = event{at, fmt.Sprintf(format, args...), ahead}
 		}
 	}
 	var unsure names
@@ -156,17 +158,18 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 		joined := o.IgnoreJoined && (!recorded && now.Sub(n.created) < joinWindow ||
 			recorded && record.err == nil && record.PreviousBootID == "" && !record.BootedAt.After(n.created))
 
+		since, behind := n.since, ""
+		if lag := now.Sub(n.heartbeat); n.isReady() && lag > heartbeatLag {
+			// A kubelet whose clock is behind dates all its times back.
+			since, behind = since.Add(lag), fmt.Sprintf(", whose clock is behind or whose last status is old (%s),", lag.Round(time.Second))
+		}
+		fresh := since.Sub(n.created)
 		switch {
 		case n.ready == "" || n.since.IsZero():
 			wonder("NoReadyCondition", n.name+" (no Ready condition)")
-		case joined && n.since.Sub(n.created) < joinWindow:
+		case joined && fresh > -joinSkew && fresh < joinWindow:
 		default:
-			if lag := now.Sub(n.heartbeat); n.isReady() && lag > heartbeatLag {
-				// A kubelet whose clock is behind dates all its times back.
-				happened(n.since.Add(lag), "node %s, whose clock is behind or whose last status is old (%s), became Ready=%s", n.name, lag.Round(time.Second), n.ready)
-			} else {
-				happened(n.since, "node %s became Ready=%s", n.name, n.ready)
-			}
+			happened(since, "node %s%s became Ready=%s", n.name, behind, n.ready)
 		}
 		if !o.GateSelector.Matches(labels.Set(n.labels)) {
 			continue
@@ -185,9 +188,17 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 			happened(record.BootedAt, "node %s booted", n.name)
 		}
 	}
-	// A deleted node does not take the trace of its reboot with it.
-	for name, record := range records {
-		if !exists[name] && record.err == nil && (!o.IgnoreJoined || record.PreviousBootID != "") {
+	// A deleted node does not take the trace of its last recorded boot with it,
+	// and one that went away while its gate was open may have rebooted since.
+	for _, name := range slices.Sorted(maps.Keys(records)) { // in order, so that the reason is stable
+		record := records[name]
+		switch {
+		case exists[name]:
+		case record.err != nil:
+			wonder("BadRecord", name+", which is gone ("+record.err.Error()+")")
+		case record.State == gate.Open.String():
+			wonder("GoneWhileOpen", name+" (its Node object went away while its gate was open; find out why, then delete the record)")
+		case !o.IgnoreJoined || record.PreviousBootID != "":
 			happened(record.BootedAt, "node %s, which is gone, booted", name)
 		}
 	}
@@ -197,6 +208,9 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 		return gate.Failed("NoNodes", "no node matches the selector %q, of %d nodes", o.Selector, len(nodes))
 	case len(unsure) > 0:
 		return gate.Undecided(reason, "of %d nodes, it is not known when these last rebooted: %s", selected, unsure)
+	case left > 0 && last.ahead:
+		// No end is announced: it would move with the clock.
+		return gate.Failed("Soaking", "%s", last.what)
 	case left > 0:
 		r := gate.Failed("Soaking", "%s %s ago; quiet for %s at %s", last.what, now.Sub(last.at).Round(time.Second), o.Duration, last.at.Add(time.Duration(o.Duration)).UTC().Format(time.RFC3339))
 		r.RetryAfter = left

@@ -130,18 +130,22 @@ func unresolved(path string) error {
 }
 
 // Open makes the gated sentinel resolve until the deadline, a time of
-// tether.Now, at the latest. In ModeFile only Close ends it.
-func (g *Gated) Open(until time.Duration) error {
-	if g.timer != nil {
-		if err := g.timer.Arm(until); err != nil {
-			return err
-		}
-	}
+// tether.Now, at the latest. In ModeFile only Close ends it. To make a tether
+// takes a while, in which the world may change: permitted is asked once more in
+// the last moment, and its error is returned.
+func (g *Gated) Open(until time.Duration, permitted func() error) error {
 	err := g.make(until - threadMargin)
+	if err == nil && g.timer != nil {
+		err = g.timer.Arm(until)
+	}
+	if err == nil {
+		err = permitted()
+	}
 	if err == nil {
 		err = os.Rename(g.temporary, g.path)
 	}
 	if err != nil {
+		err = errors.Join(err, g.clear(g.temporary))
 		return errors.Join(fmt.Errorf("opening the gated sentinel %s: %w (%s)", g.path, err, g.owner()), g.Close())
 	}
 	return nil
@@ -217,6 +221,9 @@ func (g *Gated) Inspect() error {
 	if info.Mode()&fs.ModeSymlink != 0 {
 		target, err := os.Readlink(g.path)
 		if err == nil && g.tether != nil && target == g.tether.Target() {
+			if _, err := os.Stat(g.path); err != nil {
+				return fmt.Errorf("the gated sentinel %s is there but does not resolve: %w", g.path, err)
+			}
 			return nil
 		}
 		found = "link to " + target
@@ -258,6 +265,8 @@ func (g *Gated) Persistent() bool {
 // clear removes whatever is at path. A directory that is not empty is moved
 // aside: to kured it is as good as a file.
 func (g *Gated) clear(path string) error {
+	// kured's mount may still show a directory that was moved away under us.
+	_ = unix.Unlinkat(int(g.dir.Fd()), filepath.Base(path), 0)
 	err := os.Remove(path)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil

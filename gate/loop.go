@@ -20,6 +20,8 @@ const (
 	// reminder is how often a gate with nothing new to say repeats itself while
 	// a reboot is pending.
 	reminder = time.Hour
+	// maxShouts is how many lines about tampering there are in one breather.
+	maxShouts = 10
 )
 
 // Loop is the life of a node's gate: it alone opens and closes the gated
@@ -41,7 +43,7 @@ type Loop struct {
 	// Tell is called with every new status, and must not block.
 	Tell func(Status)
 
-	beat atomic.Int64 // when Run last came around, in Unix nanoseconds
+	beat atomic.Int64 // when Run last came around, a time of tether.Now
 
 	status       Status
 	looked       bool // the raw sentinel has been read
@@ -55,7 +57,9 @@ type Loop struct {
 	closeAt      time.Time // of an open gate
 	hints        chan Outcome
 	stopWatches  context.CancelFunc
-	logged       string // what the last log line said
+	logged       string    // what the last log line said
+	shouting     time.Time // when the first of the shouts was
+	shouts       int
 	remindAt     time.Time
 }
 
@@ -69,8 +73,8 @@ type evaluation struct {
 }
 
 // Alive reports whether the loop has come around lately, by its own schedule.
-func (l *Loop) Alive(now time.Time) bool {
-	return now.Sub(time.Unix(0, l.beat.Load())) < max(3*l.Interval, 10*time.Second)
+func (l *Loop) Alive() bool {
+	return tether.Now()-time.Duration(l.beat.Load()) < max(3*l.Interval, 10*time.Second)
 }
 
 // Run works until ctx ends, which is its way to stop, or until the gated
@@ -82,7 +86,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.lookAt = time.Now()
 	for {
 		now := time.Now()
-		l.beat.Store(now.UnixNano())
+		l.beat.Store(int64(tether.Now()))
 		if err := l.act(ctx, now); err != nil {
 			return errors.Join(err, l.Gated.Close())
 		}
@@ -154,11 +158,15 @@ func (l *Loop) next() time.Time {
 func (l *Loop) look(now time.Time) {
 	if err := l.Gated.Inspect(); err != nil {
 		l.status.Foreign++
-		l.Log.Error("the gated sentinel was tampered with, and the gate closes", "error", err)
 		if l.status.State == Open {
 			l.startOver(now, "closed: the gated sentinel was tampered with")
-		} else {
-			l.Tell(l.status)
+		}
+		l.Tell(l.status)
+		if now.Sub(l.shouting) >= breather {
+			l.shouting, l.shouts = now, 0
+		}
+		if l.shouts++; l.shouts <= maxShouts {
+			l.Log.Error("the gated sentinel was tampered with, and the gate is closed", "error", err, "count", l.status.Foreign)
 		}
 	}
 	was := l.status.Raw
@@ -261,6 +269,11 @@ func (l *Loop) onOutcome(outcome Outcome) {
 
 func (l *Loop) onDecision(ctx context.Context, decision Decision) {
 	e, now := l.evaluation, time.Now()
+	// What the evaluation says is of use only to a reboot that is still asked
+	// for, and a look may find that it must start over.
+	if l.look(now); l.evaluation != e {
+		return
+	}
 	l.evaluation = nil
 	e.cancel()
 	l.status.Decision = l.since(decision, now)
@@ -303,28 +316,42 @@ func (l *Loop) onDecision(ctx context.Context, decision Decision) {
 // evaluation e.
 func (l *Loop) permit(ctx context.Context, e *evaluation) {
 	until := e.beganAt + l.MaxAge
+	l.closeAt = e.began.Add(l.MaxAge - loopMargin)
 	if l.status.State == Open {
 		if err := l.Gated.Extend(until); err != nil {
-			l.Log.Error("the open gate cannot be extended, and closes", "error", err)
 			l.close("closed: " + err.Error())
+			l.Log.Error("the open gate could not be extended, and is closed", "error", err)
 			return
 		}
-		l.closeAt = e.began.Add(l.MaxAge - loopMargin)
 		l.tell(l.status.Why)
 		return
 	}
-	l.closeAt = e.began.Add(l.MaxAge - loopMargin)
-	if !time.Now().Before(l.closeAt) {
-		l.close(fmt.Sprintf("closed: every step passes, but the evaluation took so long that it is older than maxAge (%s)", l.MaxAge))
-		return
-	}
-	if err := l.Gated.Open(until); err != nil {
-		l.Log.Error("the gate cannot be opened", "error", err)
+	if err := l.Gated.Open(until, func() error { return l.permitted(ctx) }); err != nil {
+		l.lookAt = time.Now()
 		l.close("closed: " + err.Error())
+		if ctx.Err() == nil {
+			l.Log.Warn("the gate was not opened, although every step passes", "error", err)
+		}
 		return
 	}
 	l.watch(ctx)
 	l.enter(Open, "open: every step passes, and kured may reboot this node")
+}
+
+// permitted looks once more at what the loop may have missed while a tether was
+// made, which takes seconds on a busy machine.
+func (l *Loop) permitted(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("the gate is stopping: %w", err)
+	}
+	now := time.Now()
+	if !now.Before(l.closeAt) {
+		return fmt.Errorf("the evaluation that passed began too long ago (maxAge %s)", l.MaxAge)
+	}
+	if raw := ReadRaw(l.RawPaths, now); !raw.Pending {
+		return errors.New("the raw sentinel is gone")
+	}
+	return l.Gated.Misplaced()
 }
 
 // shut takes the gated sentinel away.
@@ -363,6 +390,7 @@ func (l *Loop) watch(ctx context.Context) {
 		}
 		go func() {
 			for pause := breather; ctx.Err() == nil; pause = min(2*pause, l.Interval+breather) {
+				began := time.Now()
 				err := guardedWatch(ctx, watcher, func(r Result) {
 					select {
 					case hints <- step.outcome(r, 0):
@@ -371,6 +399,9 @@ func (l *Loop) watch(ctx context.Context) {
 				})
 				if ctx.Err() != nil {
 					return
+				}
+				if time.Since(began) > l.Interval {
+					pause = breather
 				}
 				l.Log.Debug("a watch ended and is begun anew; evaluations go on meanwhile", "step", step.Name, "error", err)
 				select {

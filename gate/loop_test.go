@@ -535,3 +535,101 @@ func TestSharedReadsOncePerEvaluation(t *testing.T) {
 		}
 	}
 }
+
+// What changes while the evaluation runs, and no event tells, is seen in the
+// last moment before the gate opens.
+func TestLastMomentBeforeOpening(t *testing.T) {
+	for name, change := range map[string]func(*rig) error{
+		"the raw sentinel goes": func(r *rig) error { return os.Remove(r.raw) },
+		"the gate is to stop":   func(r *rig) error { r.stop(); return nil },
+		"the directory is moved": func(r *rig) error {
+			d := filepath.Dir(r.gated)
+			return errors.Join(os.Rename(d, d+".old"), os.Mkdir(d, 0o755))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var r *rig
+				r = newRig(t, checkFunc(func(context.Context) (Result, error) { return pass, change(r) }))
+				r.Stabilize = 0
+				opened := false
+				tell := r.Tell
+				r.Tell = func(s Status) { opened = opened || s.State == Open || r.isOpen(); tell(s) }
+				r.run()
+				r.require()
+				r.after(time.Second)
+				r.stop()
+				_ = <-r.done // an error, where the directory is another
+				if opened || r.isOpen() {
+					t.Error("the gate opened all the same")
+				}
+			})
+		})
+	}
+}
+
+// Of two directories at the same path, the file must go from the one that
+// kured may still see.
+func TestCloseReachesAMovedDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "gate")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g, err := Claim(filepath.Join(dir, "gated"), ModeFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Open(0, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Rename(dir, dir+".old"), os.Mkdir(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir+".old", "gated")); err == nil {
+		t.Error("the file is still in the directory that was moved")
+	}
+}
+
+// Nothing resolves at the gated path while the gate proves that it could.
+func TestProofNeverOpens(t *testing.T) {
+	for _, mode := range []Mode{ModeTether, ModeFile} {
+		path := filepath.Join(t.TempDir(), "gated")
+		g, err := Claim(path, mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop, opened := make(chan struct{}), make(chan bool)
+		go func() {
+			for {
+				select {
+				case <-stop:
+					opened <- false
+					return
+				default:
+				}
+				if _, err := os.Stat(path); err == nil {
+					opened <- true
+					return
+				}
+			}
+		}()
+		for range 5 {
+			if err := g.prove(); err != nil {
+				t.Error(err)
+			}
+		}
+		close(stop)
+		if <-opened {
+			t.Errorf("mode %s: the gated sentinel resolved during the proof", mode)
+		}
+		if err := g.Inspect(); err != nil {
+			t.Errorf("mode %s: after the proof: %v", mode, err)
+		}
+		if err := g.Release(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -111,8 +111,9 @@ func (s *Step) result(ctx context.Context) Result {
 	defer cancel()
 	results := make(chan Result, 1)
 	go func() {
-		defer s.running.Store(false)
-		results <- s.guarded(stepCtx)
+		r := s.guarded(stepCtx)
+		s.running.Store(false) // first: the next evaluation may begin at once
+		results <- r
 	}()
 	select {
 	case r := <-results:
@@ -148,6 +149,9 @@ func (s *Step) guarded(ctx context.Context) (r Result) {
 
 // outcome makes a result fit for logs and metrics.
 func (s *Step) outcome(r Result, took time.Duration) Outcome {
+	if r.Verdict < Unknown || r.Verdict > Pass {
+		r = Undecided(ReasonInvalidResult, "the check answered with the verdict %d, which is none: %s", int(r.Verdict), r.Message)
+	}
 	if len(r.Reason) > maxReason || !camelCase.MatchString(r.Reason) {
 		r = Undecided(ReasonInvalidResult, "the check answered %s with the reason %.64q, which is not short and CamelCase: %s", r.Verdict, r.Reason, r.Message)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	yamlv3 "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sentinel-gate/sentinel-gate/checks"
@@ -105,9 +107,13 @@ func load(path string, cluster *checks.Cluster) (*configuration, error) {
 	sum := sha256.Sum256(data)
 	c.hash = hex.EncodeToString(sum[:6])
 	var problems []error
+	if err := oneDocument(data); err != nil {
+		problems = append(problems, err)
+	}
 	asJSON, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
 		problems = append(problems, errors.New(strings.Join(strings.Fields(err.Error()), " ")))
+		c.sentinelSound = !regexp.MustCompile(`"(sentinel|gated)"`).MatchString(err.Error())
 		// A key that is given twice need not hide the other mistakes.
 		if asJSON, err = yaml.YAMLToJSON(data); err != nil {
 			return &c, mistakes(path, problems)
@@ -115,12 +121,24 @@ func load(path string, cluster *checks.Cluster) (*configuration, error) {
 	}
 	problems = append(problems, checks.Decode("", asJSON, &c)...)
 	problems = append(problems, c.validateSentinel()...)
-	c.sentinelSound = !slices.ContainsFunc(problems, func(err error) bool { return strings.HasPrefix(err.Error(), "sentinel") })
+	c.sentinelSound = c.sentinelSound && !slices.ContainsFunc(problems, func(err error) bool { return strings.HasPrefix(err.Error(), "sentinel") })
 	problems = append(problems, c.validate()...)
 	for i, raw := range c.Checks {
 		problems = append(problems, c.addStep(i, raw, cluster)...)
 	}
 	return &c, mistakes(path, problems)
+}
+
+// oneDocument refuses what the decoder would drop without a word: whatever
+// comes after the first document.
+func oneDocument(data []byte) error {
+	decoder := yamlv3.NewDecoder(bytes.NewReader(data))
+	var document yamlv3.Node
+	// What cannot be read at all is for the strict decoder to report.
+	if decoder.Decode(&document) == nil && !errors.Is(decoder.Decode(&document), io.EOF) {
+		return errors.New("more than one YAML document: only the first would count")
+	}
+	return nil
 }
 
 func mistakes(path string, problems []error) error {
@@ -150,6 +168,8 @@ func (c *configuration) validate() []error {
 	}
 	if c.MaxAge < model.Duration(gate.MinMaxAge) {
 		wrong("maxAge: must be at least %s, not %s; it is twice the interval where it is not given", gate.MinMaxAge, c.MaxAge)
+	} else if longest := max(10*c.Interval, model.Duration(time.Minute)); c.MaxAge > longest {
+		wrong("maxAge: %s is longer than a gate whose evaluations hang may stay open: with an interval of %s it can be %s at most", c.MaxAge, c.Interval, longest)
 	} else if c.longestTimeout() <= 0 {
 		wrong("maxAge: %s leaves an open gate no time between two evaluations with an interval of %s", c.MaxAge, c.Interval)
 	}
@@ -175,6 +195,10 @@ func (c *configuration) validateSentinel() []error {
 			continue
 		}
 		c.Sentinel.Raw[i] = filepath.Clean(path)
+		// At its start the gate moves a directory at its path out of the way.
+		if strings.HasPrefix(c.Sentinel.Raw[i], c.Sentinel.Gated+"/") {
+			wrong("sentinel.gated: needs a path of its own; %s is a directory that holds the raw sentinel %s", c.Sentinel.Gated, c.Sentinel.Raw[i])
+		}
 		if directory(path) == directory(c.Sentinel.Gated) {
 			wrong("sentinel.gated: needs a directory of its own, that only the gate may write in; %s also holds the raw sentinel %s", filepath.Dir(c.Sentinel.Gated), path)
 		}

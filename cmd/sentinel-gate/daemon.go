@@ -21,6 +21,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
+	"github.com/sentinel-gate/sentinel-gate/gate/tether"
 )
 
 // daemon runs the gate until ctx ends. What an earlier life left open is closed
@@ -92,7 +93,7 @@ func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluste
 	if err != nil {
 		return fmt.Errorf("listening for --listen-address: %w", err)
 	}
-	server := &http.Server{Handler: endpoints(registry, loop, &looked, writer), ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: endpoints(registry, loop, &looked, writer), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	log.Info("the gate starts, closed", "version", buildVersion(), "config", f.config, "configHash", c.hash, "checks", len(c.steps),
 		"gated", c.Sentinel.Gated, "mode", string(c.Sentinel.Mode), "raw", []string(c.Sentinel.Raw), "listenAddress", listener.Addr().String())
 
@@ -111,6 +112,9 @@ func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluste
 func warn(log *slog.Logger, c *configuration, gated *gate.Gated) {
 	if gated.Persistent() {
 		log.Warn("the gated sentinel is on a file system that outlives a reboot: put it on a tmpfs, such as /run; a plain file left there would reboot the node again and again", "gated", c.Sentinel.Gated)
+	}
+	if c.Sentinel.Mode == gate.ModeTether && !tether.SeesKernelThreads() {
+		log.Warn("no kernel threads in /proc: this is not the machine's own pid namespace. Where the node is itself a container that is as it should be; otherwise kured cannot see the gate's threads: set hostPID: true for the pod")
 	}
 	if c.Sentinel.Mode == gate.ModeFile {
 		log.Warn("sentinel.mode is file: a gate that is killed or hangs leaves the gated sentinel behind, and kured will act on it", "gated", c.Sentinel.Gated)
@@ -143,7 +147,7 @@ func endpoints(registry *prometheus.Registry, loop *gate.Loop, looked *atomic.Bo
 		_, _ = io.WriteString(w, "ok\n")
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, loop.Alive(time.Now()), "the loop has not come around for too long")
+		answer(w, loop.Alive(), "the loop has not come around for too long")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !looked.Load() {

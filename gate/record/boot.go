@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// maxUptime is 30 years, in seconds.
+const maxUptime = 1e9
+
 var bootIDFormat = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // ReadBootID returns the random id that the kernel chose at boot, from
@@ -36,7 +39,7 @@ func ReadUptime(proc string) (time.Duration, error) {
 	}
 	word, _, _ := strings.Cut(string(data), " ")
 	seconds, err := strconv.ParseFloat(strings.TrimSpace(word), 64)
-	if err != nil || seconds < 0 || seconds > 1e10 {
+	if err != nil || !(seconds >= 0 && seconds < maxUptime) { // also not a number
 		return 0, fmt.Errorf("reading the uptime: %s holds %.60q", path, data)
 	}
 	return time.Duration(seconds * float64(time.Second)), nil

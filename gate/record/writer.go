@@ -23,6 +23,10 @@ const (
 	timeout    = 10 * time.Second
 )
 
+// maxDrift is how far a recorded boot may be from the API server's time less
+// the uptime before it is taken for a mistake.
+const maxDrift = 2 * time.Minute
+
 // Writer writes one node's record. It asks nothing of the API server while
 // nothing changes.
 type Writer struct {
@@ -139,7 +143,7 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	if err == nil && before.BootID == r.BootID && !r.PendingSince.IsZero() && !before.PendingSince.IsZero() && before.PendingSince.Before(r.PendingSince) {
 		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted
 	}
-	if err == nil && before.equal(r) {
+	if err == nil && before.equal(r) && w.lease.Labels[Label] == "true" {
 		return nil
 	}
 	lease := w.lease.DeepCopy()
@@ -177,11 +181,12 @@ func (w *Writer) read(ctx context.Context, r Record) error {
 		return err
 	}
 	before, err := Parse(lease)
-	known := err == nil && before.BootID == r.BootID && !before.BootedAt.After(now)
-	if known {
+	// Computed once per boot: a recorded time stands, unless it cannot be right.
+	computed := now.Add(time.Second - uptime).Truncate(time.Second).Add(time.Second)
+	if off := before.BootedAt.Sub(computed); err == nil && before.BootID == r.BootID && off.Abs() < maxDrift {
 		w.bootedAt = before.BootedAt
-	} else if w.bootedAt.IsZero() {
-		w.bootedAt = now.Add(time.Second - uptime).Truncate(time.Second).Add(time.Second)
+	} else if off := w.bootedAt.Sub(computed); off.Abs() >= maxDrift {
+		w.bootedAt = computed
 	}
 	switch before.BootID {
 	case "": // keeps what this writer knew of a record that is gone

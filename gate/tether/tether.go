@@ -193,6 +193,14 @@ func (t *Tether) hold() {
 	}
 }
 
+// SeesKernelThreads reports whether the kernel's own threads are in /proc: they
+// are in the machine's first pid namespace alone. Behind an init of its own a
+// container cannot be told from a node that is one by InOwnPidNamespace.
+func SeesKernelThreads() bool {
+	comm, err := os.ReadFile("/proc/2/comm")
+	return err == nil && string(comm) == "kthreadd\n"
+}
+
 // InOwnPidNamespace reports whether the process is the first of a pid
 // namespace of its own, where nobody outside could resolve its Target: its
 // parent's pid reads 0 (getppid(2)).

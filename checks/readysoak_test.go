@@ -1,0 +1,560 @@
+package checks
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/record"
+)
+
+const day = 24 * time.Hour
+
+// old is a node that has been a member, Ready and booted for a long time.
+func old(name string, change ...func(*node)) node {
+	n := node{
+		name: name, labels: map[string]string{"name": name}, bootID: "boot-of-" + name,
+		ready: corev1.ConditionTrue, created: now.Add(-100 * day), since: now.Add(-50 * day), heartbeat: now.Add(-time.Minute),
+	}
+	for _, c := range change {
+		c(&n)
+	}
+	return n
+}
+
+// recorded is the record of a node that booted so long ago.
+func recorded(name string, ago time.Duration, change ...func(*entry)) entry {
+	e := entry{node: name, Record: record.Record{Node: name, BootID: "boot-of-" + name, PreviousBootID: "earlier", BootedAt: now.Add(-ago)}}
+	for _, c := range change {
+		c(&e)
+	}
+	return e
+}
+
+func first(e *entry) { e.PreviousBootID = "" }
+
+func readyFor(d time.Duration) func(*node) { return func(n *node) { n.since = now.Add(-d) } }
+
+func createdAgo(d time.Duration) func(*node) { return func(n *node) { n.created = now.Add(-d) } }
+
+func opened(e *entry) { e.State = "Open" }
+
+func malformed(e *entry) { e.err = errors.New("record sentinel-gate/x: broken") }
+
+func TestSoaked(t *testing.T) {
+	lost := func(n *node) { n.ready = corev1.ConditionUnknown }
+	down := func(n *node) { n.ready = corev1.ConditionFalse }
+	heartbeat := func(ago time.Duration) func(*node) { return func(n *node) { n.heartbeat = now.Add(-ago) } }
+	without := func(n *node) { n.ready, n.since = "", time.Time{} }
+	otherBoot := func(n *node) { n.bootID = "new" }
+	noBootID := func(n *node) { n.bootID = "" }
+	full := ReadySoakOptions{Duration: model.Duration(day)}
+	with := func(change func(*ReadySoakOptions)) ReadySoakOptions {
+		o := full
+		change(&o)
+		return o
+	}
+	notB := with(func(o *ReadySoakOptions) { o.Selector = selector(t, "name!=b") })
+	noGateOnB := with(func(o *ReadySoakOptions) { o.GateSelector = selector(t, "name!=b") })
+	a, aRecord := old("a"), recorded("a", 40*day)
+
+	for _, c := range []struct {
+		name    string
+		nodes   []node
+		records []entry
+		options ReadySoakOptions
+		want    wanted
+		retry   time.Duration
+	}{
+		{
+			"quiet", []node{a}, []entry{aRecord}, full,
+			wanted{gate.Pass, "Soaked", "quiet for 960h0m0s: the last was that node a booted"}, 0,
+		},
+		{"TestF02NoNodes", nil, []entry{aRecord}, full, wanted{gate.Fail, "NoNodes", `no node matches the selector "", of 0 nodes`}, 0},
+		{
+			"TestF02NoneSelected", []node{a}, []entry{aRecord}, with(func(o *ReadySoakOptions) { o.Selector = selector(t, "pool=gone") }),
+			wanted{gate.Fail, "NoNodes", `no node matches the selector "pool=gone", of 1 nodes`}, 0,
+		},
+
+		// The length of the soak.
+		{
+			"booted a second less than a day ago", []node{a, old("b")}, []entry{aRecord, recorded("b", day-time.Second)}, full,
+			wanted{gate.Fail, "Soaking", "node b booted 23h59m59s ago; quiet for 1d at 2026-03-14T12:00:01Z"}, time.Second,
+		},
+		{
+			"booted a day ago", []node{a, old("b")}, []entry{aRecord, recorded("b", day)}, full,
+			wanted{gate.Pass, "Soaked", "quiet for 24h0m0s: the last was that node b booted"}, 0,
+		},
+		{
+			"became Ready a second less than a day ago", []node{a, old("b", readyFor(day-time.Second))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 23h59m59s ago; quiet for 1d at 2026-03-14T12:00:01Z"}, time.Second,
+		},
+		{"became Ready a day ago", []node{a, old("b", readyFor(day))}, []entry{aRecord, recorded("b", 40*day)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
+		{
+			"ceased to be Ready", []node{a, old("b", down, readyFor(time.Hour))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Fail, "Soaking", "node b became Ready=False 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
+		},
+		{
+			"the latest of all counts", []node{old("a", readyFor(2*time.Hour)), old("b", readyFor(9*time.Hour))},
+			[]entry{recorded("a", 3*time.Hour), recorded("b", time.Hour)}, full,
+			wanted{gate.Fail, "Soaking", "node b booted 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
+		},
+		{
+			// All of a second's fraction is waited for.
+			"a fraction is left", []node{a, old("b", readyFor(day-time.Millisecond))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Fail, "Soaking", ""}, time.Millisecond,
+		},
+
+		// F32: clocks.
+		{
+			"TestF32TransitionInTheFuture", []node{a, old("b", readyFor(-3*day))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Fail, "Soaking", "node b became Ready=True, by a date in the future (2026-03-17T12:00:00Z): its clock was ahead, or the date is a mistake, and now counts"}, 0,
+		},
+		{
+			"TestF32BootInTheFuture", []node{a}, []entry{recorded("a", -time.Hour)}, full,
+			wanted{gate.Fail, "Soaking", "node a booted, by a date in the future (2026-03-14T13:00:00Z): its clock was ahead, or the date is a mistake, and now counts"}, 0,
+		},
+		{
+			"booted this very second", []node{a}, []entry{recorded("a", 0)}, full,
+			wanted{gate.Fail, "Soaking", "node a booted 0s ago; quiet for 1d at 2026-03-15T12:00:00Z"}, day,
+		},
+		{
+			// Ready since 30 hours by a clock that is 20 behind: since 10 hours.
+			"TestF32KubeletClockBehind", []node{a, old("b", readyFor(30*time.Hour), heartbeat(20*time.Hour))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Fail, "Soaking", "node b, whose clock is behind or whose last status is old (20h0m0s), became Ready=True 10h0m0s ago; quiet for 1d at 2026-03-15T02:00:00Z"}, 14 * time.Hour,
+		},
+		{
+			"TestF32HeartbeatJustOld", []node{a, old("b", readyFor(day), heartbeat(10*time.Minute+time.Second))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Fail, "Soaking", ""}, 10*time.Minute + time.Second,
+		},
+		{
+			"a heartbeat that is not too old", []node{a, old("b", readyFor(day), heartbeat(10*time.Minute))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Pass, "Soaked", ""}, 0,
+		},
+		{
+			"TestF32NoHeartbeat", []node{a, old("b", func(n *node) { n.heartbeat = time.Time{} })}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Fail, "Soaking", ""}, 0,
+		},
+		{
+			// nodesReady with maxNotReady lets a node be away for good. Its last
+			// heartbeat is then no sign of a clock that is behind.
+			"dead for long", []node{a, old("b", lost, readyFor(20*day), heartbeat(20*day+time.Minute))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Pass, "Soaked", "quiet for 480h0m0s: the last was that node b became Ready=Unknown"}, 0,
+		},
+
+		// F05, F37: what is not known.
+		{
+			"TestF05NoReadyCondition", []node{a, old("b", without)}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Unknown, "NoReadyCondition", "of 2 nodes, it is not known when these last rebooted: b (no Ready condition)"}, 0,
+		},
+		{
+			"TestF05NoTransitionTime", []node{a, old("b", func(n *node) { n.since = time.Time{} })}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Unknown, "NoReadyCondition", ""}, 0,
+		},
+		{
+			"TestF37NoRecord", []node{a, old("b")}, []entry{aRecord}, full,
+			wanted{gate.Unknown, "NoRecord", "of 2 nodes, it is not known when these last rebooted: b (no record: its gate never ran; start it, or exclude the node with gateSelector)"}, 0,
+		},
+		{
+			"TestF37BadRecord", []node{a, old("b")}, []entry{aRecord, recorded("b", 40*day, malformed)}, full,
+			wanted{gate.Unknown, "BadRecord", "of 2 nodes, it is not known when these last rebooted: b (record sentinel-gate/x: broken)"}, 0,
+		},
+		{
+			"TestF37NoBootID", []node{a, old("b", noBootID)}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Unknown, "NoBootID", "of 2 nodes, it is not known when these last rebooted: b (its Node status has no bootID)"}, 0,
+		},
+		{
+			// Two that are both empty are not the same boot.
+			"TestF37NoBootIDAnywhere", []node{a, old("b", noBootID)}, []entry{aRecord, recorded("b", 40*day, func(e *entry) { e.BootID = "" })}, full,
+			wanted{gate.Unknown, "NoBootID", ""}, 0,
+		},
+		{
+			"TestF37RebootNotRecorded", []node{a, old("b", otherBoot)}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Unknown, "RebootNotRecorded", "of 2 nodes, it is not known when these last rebooted: b (rebooted, and its gate has not come back)"}, 0,
+		},
+		{
+			// It cannot be told when the soak is over, so no time is announced.
+			"what is not known comes before a soak", []node{old("a", readyFor(time.Hour)), old("b", otherBoot)}, []entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Unknown, "RebootNotRecorded", ""}, 0,
+		},
+		{
+			"the first one's reason, and all the names", []node{old("c", otherBoot), old("b", noBootID), a}, []entry{recorded("c", 40*day), recorded("b", 40*day)}, full,
+			wanted{gate.Unknown, "RebootNotRecorded", "of 3 nodes, it is not known when these last rebooted: a (no record: its gate never ran; start it, or exclude the node with gateSelector), b (its Node status has no bootID), c (rebooted, and its gate has not come back)"}, 0,
+		},
+
+		// Who counts.
+		{"not selected", []node{a, old("b", otherBoot, readyFor(0))}, []entry{aRecord}, notB, wanted{gate.Pass, "Soaked", ""}, 0},
+		{"not selected, and its boot", []node{a, old("b")}, []entry{aRecord, recorded("b", 0)}, notB, wanted{gate.Pass, "Soaked", ""}, 0},
+		{"without a gate by design", []node{a, old("b", noBootID)}, []entry{aRecord}, noGateOnB, wanted{gate.Pass, "Soaked", ""}, 0},
+		{"without a gate, a record of old", []node{a, old("b", otherBoot)}, []entry{aRecord, recorded("b", 0, malformed)}, noGateOnB, wanted{gate.Pass, "Soaked", ""}, 0},
+		{
+			"without a gate, its readiness counts", []node{a, old("b", readyFor(time.Hour))}, []entry{aRecord}, noGateOnB,
+			wanted{gate.Fail, "Soaking", ""}, 23 * time.Hour,
+		},
+		{
+			"nobody has a gate", []node{a}, nil, with(func(o *ReadySoakOptions) { o.GateSelector = selector(t, "name=nobody") }),
+			wanted{gate.Pass, "Soaked", "quiet for 1200h0m0s: the last was that node a became Ready=True"}, 0,
+		},
+
+		// F15: the record of a node that is gone.
+		{
+			"TestF15DeletedNode", []node{a}, []entry{aRecord, recorded("gone", time.Hour)}, full,
+			wanted{gate.Fail, "Soaking", "node gone, which is gone, booted 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
+		},
+		{
+			// Its labels went with it, so nobody can say that it was not selected.
+			"TestF15DeletedNodeWithASelector", []node{a}, []entry{aRecord, recorded("b", time.Hour)}, notB,
+			wanted{gate.Fail, "Soaking", ""}, 23 * time.Hour,
+		},
+		{"deleted long ago", []node{a}, []entry{aRecord, recorded("gone", 2*day)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
+		{
+			// It may tell of a boot a minute ago; nobody can read it.
+			"TestF15MalformedRecordOfADeletedNode", []node{a}, []entry{aRecord, recorded("gone", 0, malformed)}, full,
+			wanted{gate.Unknown, "BadRecord", "of 1 nodes, it is not known when these last rebooted: gone, which is gone (record sentinel-gate/x: broken)"}, 0,
+		},
+		{
+			// kured may have acted on what it saw, and the node has not come back.
+			"TestF15DeletedWhileItsGateWasOpen", []node{a}, []entry{aRecord, recorded("gone", 40*day, opened)}, full,
+			wanted{gate.Unknown, "GoneWhileOpen", "of 1 nodes, it is not known when these last rebooted: gone (its Node object went away while its gate was open; find out why, then delete the record)"}, 0,
+		},
+		{"a node whose gate is open, and that is there", []node{a}, []entry{recorded("a", 40*day, opened)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := soaked(c.nodes, byNode(c.records), now, c.options)
+			c.want.compare(t, got)
+			if got.RetryAfter != c.retry {
+				t.Errorf("it may change after %s, want %s", got.RetryAfter, c.retry)
+			}
+		})
+	}
+}
+
+// The first reason of several is given, and it is the same each time: one that
+// changed from evaluation to evaluation would fill the log.
+func TestReasonIsStable(t *testing.T) {
+	records := []entry{recorded("a", 40*day)}
+	for i := range 4 {
+		records = append(records, recorded(fmt.Sprintf("gone-%d", i), 40*day, malformed), recorded(fmt.Sprintf("open-%d", i), 40*day, opened))
+	}
+	first := soaked([]node{old("a")}, byNode(records), now, readySoakDefaults())
+	for range 100 {
+		if again := soaked([]node{old("a")}, byNode(records), now, readySoakDefaults()); again != first {
+			t.Fatalf("the same cluster is\n%s: %s\nand\n%s: %s", first.Reason, first.Message, again.Reason, again.Message)
+		}
+	}
+}
+
+// F14: a node that has joined is told from one that has rebooted. The node here
+// booted, became a member ten minutes later, Ready at once, and its gate wrote;
+// unless the row says otherwise, that was five hours ago.
+func TestF14Joined(t *testing.T) {
+	const joinedAgo = 5 * time.Hour
+	for _, c := range []struct {
+		name     string
+		node     func(*node)
+		record   func(*entry) // nil: there is none
+		strict   wanted       // with ignoreJoined: false
+		tolerant wanted       // with ignoreJoined: true
+	}{
+		{
+			"joined", func(*node) {}, func(*entry) {},
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 5h0m0s ago; quiet for 1d at 2026-03-15T07:00:00Z"},
+			wanted{gate.Pass, "Soaked", "quiet for 960h0m0s: the last was that node a booted"},
+		},
+		{
+			"booted in the second in which it joined", func(*node) {}, func(e *entry) { e.BootedAt = now.Add(-joinedAgo) },
+			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Pass, "Soaked", ""},
+		},
+		{
+			"rebooted after it had joined", func(*node) {},
+			func(e *entry) { e.PreviousBootID, e.BootedAt = "earlier", now.Add(-4*time.Hour) },
+			wanted{gate.Fail, "Soaking", "node b booted 4h0m0s ago; quiet for 1d at 2026-03-15T08:00:00Z"},
+			wanted{gate.Fail, "Soaking", "node b booted 4h0m0s ago; quiet for 1d at 2026-03-15T08:00:00Z"},
+		},
+		{
+			// Nothing earlier was recorded, yet it was a member when it booted.
+			"rebooted before its first record", func(*node) {}, func(e *entry) { e.BootedAt = now.Add(-joinedAgo + time.Second) },
+			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Fail, "Soaking", "node b booted 4h59m59s ago; quiet for 1d at 2026-03-15T07:00:01Z"},
+		},
+		{
+			// A machine installed anew under its old name.
+			"its name has a past", func(*node) {}, func(e *entry) { e.PreviousBootID = "earlier" },
+			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Fail, "Soaking", "node b became Ready=True 5h0m0s ago; quiet for 1d at 2026-03-15T07:00:00Z"},
+		},
+		{
+			"joined, and rebooted without its gate", func(n *node) { n.bootID = "new" }, func(*entry) {},
+			wanted{gate.Unknown, "RebootNotRecorded", ""}, wanted{gate.Unknown, "RebootNotRecorded", ""},
+		},
+		{
+			"joined, and its record is malformed", func(*node) {}, malformed,
+			wanted{gate.Unknown, "BadRecord", ""}, wanted{gate.Unknown, "BadRecord", ""},
+		},
+		{
+			"joined, and no boot id in its status", func(n *node) { n.bootID = "" }, func(*entry) {},
+			wanted{gate.Unknown, "NoBootID", ""}, wanted{gate.Unknown, "NoBootID", ""},
+		},
+		{
+			"joined, and not Ready yet", func(n *node) { n.ready = "" }, func(*entry) {},
+			wanted{gate.Unknown, "NoReadyCondition", ""}, wanted{gate.Unknown, "NoReadyCondition", ""},
+		},
+		{
+			"flapped within its first 15 minutes", readyFor(joinedAgo - 15*time.Minute + time.Second), func(*entry) {},
+			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Pass, "Soaked", ""},
+		},
+		{
+			// Dated a little before it was a member, by a clock a little behind.
+			"became Ready 59 seconds too early", readyFor(joinedAgo + time.Minute - time.Second), func(*entry) {},
+			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Pass, "Soaked", ""},
+		},
+		{
+			// With a clock so far behind, this may be a flap of an hour ago.
+			"TestF32JoinedWithItsClockBehind", readyFor(joinedAgo + time.Minute), func(*entry) {},
+			wanted{gate.Fail, "Soaking", ""},
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 5h1m0s ago; quiet for 1d at 2026-03-15T06:59:00Z"},
+		},
+		{
+			// Ready since it joined, by a clock that is 4 hours behind: an hour ago.
+			"TestF32JoinedAndItsStatusIsOld", func(n *node) { n.heartbeat = now.Add(-4 * time.Hour) }, func(*entry) {},
+			wanted{gate.Fail, "Soaking", ""},
+			wanted{gate.Fail, "Soaking", "node b, whose clock is behind or whose last status is old (4h0m0s), became Ready=True 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"},
+		},
+		{
+			"flapped afterwards", readyFor(joinedAgo - 15*time.Minute), func(*entry) {},
+			wanted{gate.Fail, "Soaking", ""},
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 4h45m0s ago; quiet for 1d at 2026-03-15T07:15:00Z"},
+		},
+		{
+			"no record yet", func(n *node) { n.created, n.since = now.Add(-15*time.Minute+time.Second), now }, nil,
+			wanted{gate.Unknown, "NoRecord", ""}, wanted{gate.Pass, "Soaked", "quiet for 960h0m0s: the last was that node a booted"},
+		},
+		{
+			"still no record", func(n *node) { n.created, n.since = now.Add(-15*time.Minute), now.Add(-14*time.Minute) }, nil,
+			wanted{gate.Unknown, "NoRecord", ""}, wanted{gate.Unknown, "NoRecord", ""},
+		},
+		{
+			// The name is an old acquaintance's, whose boot was another.
+			"joined under the name of a node that is gone", func(n *node) { n.created, n.since = now, now },
+			func(e *entry) { e.BootID = "of the other" },
+			wanted{gate.Unknown, "RebootNotRecorded", ""}, wanted{gate.Unknown, "RebootNotRecorded", ""},
+		},
+	} {
+		for _, ignore := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, ignoreJoined %t", c.name, ignore), func(t *testing.T) {
+				b := old("b", createdAgo(joinedAgo), readyFor(joinedAgo), c.node)
+				records := []entry{recorded("a", 40*day)}
+				if c.record != nil {
+					records = append(records, recorded("b", joinedAgo+10*time.Minute, first, c.record))
+				}
+				want := c.strict
+				if ignore {
+					want = c.tolerant
+				}
+				want.compare(t, soaked([]node{old("a"), b}, byNode(records), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: ignore}))
+			})
+		}
+	}
+	for name, ignored := range map[string]bool{"only one boot": true, "two boots": false} {
+		t.Run("gone, with "+name+" recorded", func(t *testing.T) {
+			gone := recorded("gone", time.Hour)
+			want := wanted{gate.Fail, "Soaking", "node gone, which is gone, booted 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}
+			if ignored {
+				first(&gone)
+				want = wanted{gate.Pass, "Soaked", ""}
+			}
+			want.compare(t, soaked([]node{old("a")}, byNode([]entry{recorded("a", 40*day), gone}), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: true}))
+		})
+	}
+	t.Run("only joined nodes", func(t *testing.T) {
+		b := old("b", createdAgo(time.Hour), readyFor(time.Hour))
+		wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 nodes"}.compare(t,
+			soaked([]node{b}, byNode([]entry{recorded("b", 2*time.Hour, first)}), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: true}))
+	})
+}
+
+// A record that cannot be read is kept as what it is.
+func TestNewEntry(t *testing.T) {
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "a", Annotations: map[string]string{
+		"sentinel-gate.io/boot-id": "id", "sentinel-gate.io/booted-at": "yesterday",
+	}}}
+	if e := newEntry(lease); e.node != "a" || e.err == nil || e.BootID != "id" {
+		t.Errorf("got %+v", e)
+	}
+	lease.Annotations["sentinel-gate.io/booted-at"] = "2026-03-14T12:00:00Z"
+	if e := newEntry(lease); e.err != nil || !e.BootedAt.Equal(now) {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func TestReadySoakOptions(t *testing.T) {
+	for _, d := range []time.Duration{0, -time.Second} {
+		_, problems := newReadySoak(ReadySoakOptions{Duration: model.Duration(d)}, nil)
+		if len(problems) != 1 || problems[0].Error() != "options.duration: must be longer than 0s" {
+			t.Errorf("%s: %v", d, problems)
+		}
+	}
+	if _, problems := newReadySoak(readySoakDefaults(), nil); len(problems) > 0 {
+		t.Error(problems)
+	}
+}
+
+// dice draws a cluster from the fuzzer's bytes.
+type dice struct{ data []byte }
+
+func (d *dice) roll(sides int) int {
+	if len(d.data) == 0 {
+		return 0
+	}
+	v := int(d.data[0]) % sides
+	d.data = d.data[1:]
+	return v
+}
+
+// spans are the times at which something changes.
+var spans = []time.Duration{
+	0, time.Second, joinWindow - time.Second, joinWindow, heartbeatLag, heartbeatLag + time.Second,
+	day - time.Second, day, day + time.Second, 100 * day, -time.Second, -2 * day,
+}
+
+func (d *dice) at() time.Time {
+	if i := d.roll(len(spans) + 1); i < len(spans) {
+		return now.Add(-spans[i])
+	}
+	return time.Time{}
+}
+
+func (d *dice) node(name string) node {
+	return node{
+		name: name, labels: map[string]string{"selected": fmt.Sprint(d.roll(4) > 0), "gated": fmt.Sprint(d.roll(4) > 0)},
+		ready:  []corev1.ConditionStatus{corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown, ""}[d.roll(4)],
+		bootID: []string{"one", "two", ""}[d.roll(3)], created: d.at(), since: d.at(), heartbeat: d.at(),
+	}
+}
+
+func (d *dice) entry(name string) entry {
+	e := entry{node: name, Record: record.Record{
+		Node: name, BootID: []string{"one", "two"}[d.roll(2)], PreviousBootID: []string{"", "zero"}[d.roll(2)], BootedAt: d.at(),
+	}}
+	switch d.roll(8) {
+	case 6:
+		opened(&e)
+	case 7:
+		malformed(&e)
+	}
+	return e
+}
+
+// later moves a time by nothing, or later.
+func (d *dice) later(at time.Time) time.Time {
+	if at.IsZero() {
+		return at // not an event, but the want of one
+	}
+	return at.Add(max(0, spans[d.roll(len(spans))]))
+}
+
+// A soak that is not over, or of which that is not known, is not made so by a
+// further node, nor by anything that happened later; and what passes was quiet.
+func FuzzSoaked(f *testing.F) {
+	f.Add([]byte{}, false)
+	f.Add([]byte{2, 1, 1, 0, 0, 9, 9, 1, 1, 0, 1, 9, 0}, false)
+	f.Add([]byte{3, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 1, 0, 2, 2, 1, 1, 9, 9, 9}, true)
+	f.Add([]byte{1, 1, 1, 0, 0, 8, 8, 1, 1, 0, 1, 8, 0, 1, 0, 1, 9, 0, 6, 6, 6}, false)
+	f.Add([]byte{4, 1, 1, 1, 1, 11, 11, 5, 1, 1, 0, 11, 7, 0, 0, 3, 2, 12, 12, 12}, true)
+	f.Fuzz(func(t *testing.T, data []byte, ignoreJoined bool) {
+		d := &dice{data}
+		o := ReadySoakOptions{Duration: model.Duration(day), Selector: selector(t, "selected=true"), GateSelector: selector(t, "gated=true"), IgnoreJoined: ignoreJoined}
+		var nodes []node
+		records := map[string]entry{}
+		for i := range d.roll(5) {
+			name := fmt.Sprintf("n%d", i)
+			nodes = append(nodes, d.node(name))
+			if d.roll(4) > 0 {
+				records[name] = d.entry(name)
+			}
+		}
+		if d.roll(2) > 0 {
+			records["gone"] = d.entry("gone")
+		}
+
+		got := soaked(nodes, records, now, o)
+		switch {
+		case got.Reason == "" || got.Message == "":
+			t.Errorf("a result without words: %+v", got)
+		case got.Reason == "Soaking" && (got.RetryAfter == 0) != strings.Contains(got.Message, "in the future"),
+			got.Reason != "Soaking" && got.RetryAfter != 0:
+			t.Errorf("%s (%s) announces a change after %s", got.Reason, got.Message, got.RetryAfter)
+		case got.RetryAfter < 0 || got.RetryAfter > day:
+			t.Errorf("a soak of a day is announced to last another %s", got.RetryAfter)
+		}
+		if got.Verdict == gate.Pass {
+			if !ignoreJoined {
+				provenQuiet(t, nodes, records)
+			}
+			return
+		}
+
+		shifted := slices.Clone(nodes)
+		for i := range shifted {
+			if ignoreJoined && shifted[i].since.Before(shifted[i].created) {
+				continue // dated before it joined it is suspect, and counts; later, it would be part of joining
+			}
+			shifted[i].since = d.later(shifted[i].since)
+		}
+		moved := maps.Clone(records)
+		for _, name := range slices.Sorted(maps.Keys(moved)) {
+			e := moved[name]
+			e.BootedAt = d.later(e.BootedAt)
+			moved[name] = e
+		}
+		if r := soaked(shifted, moved, now, o); r.Verdict == gate.Pass {
+			t.Errorf("%s (%s) passes when events are moved later: %s\nbefore %+v %+v\nafter  %+v %+v", got.Reason, got.Message, r.Message, nodes, records, shifted, moved)
+		}
+
+		if got.Reason == "NoNodes" {
+			return // a node is what it wants
+		}
+		more := maps.Clone(records)
+		if d.roll(4) > 0 {
+			more["added"] = d.entry("added")
+		}
+		added := append(slices.Clone(nodes), d.node("added"))
+		if r := soaked(added, more, now, o); r.Verdict == gate.Pass {
+			t.Errorf("%s (%s) passes with a node more: %s\n%+v %+v", got.Reason, got.Message, r.Message, added, more)
+		}
+	})
+}
+
+// provenQuiet asks of what passed, in other words than soaked does, whether
+// everything in it is known and a day old.
+func provenQuiet(t *testing.T, nodes []node, records map[string]entry) {
+	t.Helper()
+	limit := now.Add(-day)
+	exists := map[string]bool{}
+	for _, n := range nodes {
+		exists[n.name] = true
+		if n.labels["selected"] != "true" {
+			continue
+		}
+		if n.ready == "" || n.since.IsZero() || n.since.After(limit) {
+			t.Errorf("it passes with the node %+v", n)
+		}
+		e, recorded := records[n.name]
+		if n.labels["gated"] == "true" && (!recorded || e.err != nil || n.bootID == "" || e.BootID != n.bootID || e.BootedAt.After(limit)) {
+			t.Errorf("it passes with the record %+v of %+v", e, n)
+		}
+	}
+	for name, e := range records {
+		if !exists[name] && (e.err != nil || e.State == "Open" || e.BootedAt.After(limit)) {
+			t.Errorf("it passes with the record %+v of a node that is gone", e)
+		}
+	}
+}

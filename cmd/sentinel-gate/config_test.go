@@ -1,0 +1,432 @@
+package main
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/test/build"
+)
+
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := build.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func write(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// header is what every configuration begins with.
+const header = "apiVersion: sentinel-gate.io/v1alpha1\nkind: GateConfiguration\n"
+
+const nodes = "checks: [{name: nodes, type: nodesReady}]\n"
+
+// options is a configuration of one step.
+func options(typeName, text string) string {
+	return header + "checks: [{name: x, type: " + typeName + ", options: " + text + "}]\n"
+}
+
+// F21: a mistake is refused, never ignored. Every mistake is told at once, each
+// with its path: what is compared is the whole message.
+func TestF21BadConfigurations(t *testing.T) {
+	const (
+		types    = "alerts, nodesReady, podsReady, readySoak"
+		top      = "apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout"
+		name     = "name: want lower-case letters, digits and hyphens, at most 63, not "
+		noChecks = "checks: want at least one: a gate without checks would let every reboot through"
+		presets  = "antrea, aws-node, azure, calico, canal, cilium, flannel, kindnet, kube-router, ovn-kubernetes, weave"
+		podOpts  = "maxNotReady, namespaces, nodeSelector, onEveryNode, preset, selector"
+	)
+	for _, c := range []struct{ name, text, want string }{
+		// The file.
+		{"not YAML", "checks: [", `yaml: line 1: did not find expected node content`},
+		{"a tab", header + "\tinterval: 1m", `yaml: line 3: found a tab character that violates indentation`},
+		{"a list", "[]", "must be a mapping, not []\napiVersion: want sentinel-gate.io/v1alpha1, not \"\"\nkind: want GateConfiguration, not \"\"\n" + noChecks},
+		{
+			"of another version and kind", "apiVersion: sentinel-gate.io/v1\nkind: gateConfiguration\n" + nodes,
+			"apiVersion: want sentinel-gate.io/v1alpha1, not \"sentinel-gate.io/v1\"\nkind: want GateConfiguration, not \"gateConfiguration\"",
+		},
+		{"neither version nor kind", nodes, "apiVersion: want sentinel-gate.io/v1alpha1, not \"\"\nkind: want GateConfiguration, not \"\""},
+		{
+			"a key twice, at two levels, and another mistake", header + "interval: 20s\ninterval: 30s\nstabilise: 1m\nchecks:\n  - name: a\n    type: nodesReady\n    name: b\n",
+			`yaml: unmarshal errors: line 4: key "interval" already set in map line 9: key "name" already set in map` + "\n" +
+				`unknown field "stabilise": want one of ` + top,
+		},
+		{
+			// What is below the second line of hyphens would never be read.
+			"two documents", header + nodes + "---\nchecks: [{name: soak, type: readySoak}]\n",
+			`more than one YAML document: only the first would count`,
+		},
+
+		// Misspelt fields, at each level, and in wrong case.
+		{"top level", header + "intervall: 1m\n" + nodes, `unknown field "intervall": want one of ` + top},
+		{"top level, case", header + "Interval: 1m\nMAXAGE: 5m\n" + nodes, `unknown field "Interval": want one of ` + top + "\n" + `unknown field "MAXAGE": want one of ` + top},
+		{"the field of the checks", header + "check: [{name: a, type: nodesReady}]\n", `unknown field "check": want one of ` + top + "\n" + noChecks},
+		{"sentinel", header + "sentinel: {raw: /run/reboot-required, gatd: /x, Mode: file}\n" + nodes, "sentinel: unknown field \"Mode\": want one of gated, mode, raw\nsentinel: unknown field \"gatd\": want one of gated, mode, raw"},
+		{"step", header + "checks: [{name: a, type: nodesReady, option: {}, Timeout: 5s}]\n", "checks[0] \"a\": unknown field \"Timeout\": want one of name, options, timeout, type\nchecks[0] \"a\": unknown field \"option\": want one of name, options, timeout, type"},
+		{
+			"options of each type", header + `checks:
+  - {name: nodes, type: nodesReady, options: {maxnotready: 1}}
+  - {name: cni, type: podsReady, options: {preset: auto, selecter: a=b}}
+  - {name: soak, type: readySoak, options: {ignorejoined: true}}
+  - {name: alerts, type: alerts, options: {prometheus: {url: "http://p", httpconfig: {}}, requirefiring: ""}}
+`,
+			`checks[0] "nodes": options: unknown field "maxnotready": want one of maxNotReady, minimum, selector
+checks[1] "cni": options: unknown field "selecter": want one of ` + podOpts + `
+checks[2] "soak": options: unknown field "ignorejoined": want one of duration, gateSelector, ignoreJoined, selector
+checks[3] "alerts": options.prometheus: unknown field "httpconfig": want one of httpConfig, url
+checks[3] "alerts": options: unknown field "requirefiring": want one of ignore, match, prometheus, requireFiring, requireFiringAgo, requireFiringMatch`,
+		},
+		{
+			"httpConfig", options("alerts", `{prometheus: {url: "http://p", httpConfig: {bearerToken: x}}}`),
+			`checks[0] "x": options.prometheus.httpConfig: yaml: unmarshal errors: line 1: field bearerToken not found in type config.plain`,
+		},
+
+		// Nulls.
+		{
+			"no values", header + "interval:\nsentinel: {raw: null}\nchecks:\n  - {name: a, type: nodesReady, options: null}\n  - {name: b, type: nodesReady, options: {minimum: }}\n  - {name: c, type: readySoak, timeout: ~}\n",
+			`interval: has no value: give one, or leave the field out
+sentinel.raw: has no value: give one, or leave the field out
+checks[0] "a": options: has no value: give one, or leave the field out
+checks[1] "b": options.minimum: has no value: give one, or leave the field out
+checks[2] "c": timeout: has no value: give one, or leave the field out`,
+		},
+		{
+			"a step without a value", header + "checks:\n  - {name: a, type: nodesReady}\n  -\n",
+			"checks[1]: has no value: give one, or leave the field out\nchecks[1]: " + name + "\"\"\nchecks[1]: type: unknown type \"\": want one of " + types,
+		},
+
+		// Wrong types.
+		{
+			"top level", header + "interval: 30\nstabilize: [1m]\nsentinel: /run/x\nchecks: {name: a}\n",
+			`checks: must be a list, not {"name":"a"}` + "\ninterval: must be a string, not 30\nsentinel: must be a mapping, not \"/run/x\"\nstabilize: must be a string, not [\"1m\"]\n" + noChecks,
+		},
+		{"sentinel", header + "sentinel: {raw: {a: b}, gated: 5, mode: true}\n" + nodes, "sentinel.gated: must be a string, not 5\nsentinel.mode: must be a string, not true\nsentinel.raw: want a path or a list of paths"},
+		{"a step", header + "checks: [nodes]\n", "checks[0]: must be a mapping, not \"nodes\"\nchecks[0]: " + name + "\"\"\nchecks[0]: type: unknown type \"\": want one of " + types},
+		{"a name that YAML takes for a boolean", header + "checks: [{name: y, type: nodesReady}]\n", "checks[0]: name: must be a string, not true\nchecks[0]: " + name + "\"\""},
+		{"options", options("nodesReady", `[a]`), `checks[0] "x": options: must be a mapping, not ["a"]`},
+		{
+			"options of nodesReady", options("nodesReady", `{minimum: "3", maxNotReady: 1.5, selector: {a: b}}`),
+			"checks[0] \"x\": options.maxNotReady: must be a whole number, not 1.5\nchecks[0] \"x\": options.minimum: must be a whole number, not \"3\"\nchecks[0] \"x\": options.selector: must be a string, not {\"a\":\"b\"}",
+		},
+		{
+			"options of podsReady", options("podsReady", `{namespaces: kube-system, selector: a=b, onEveryNode: sometimes}`),
+			"checks[0] \"x\": options.namespaces: must be a list, not \"kube-system\"\nchecks[0] \"x\": options.onEveryNode: must be true or false, not \"sometimes\"\nchecks[0] \"x\": options.namespaces: say where the selected pods are",
+		},
+		{
+			"options of alerts", options("alerts", `{prometheus: "http://p", ignore: KubeJob.*, match: [5]}`),
+			"checks[0] \"x\": options.ignore: must be a list, not \"KubeJob.*\"\nchecks[0] \"x\": options.match[0]: must be a string, not 5\nchecks[0] \"x\": options.prometheus: must be a mapping, not \"http://p\"\nchecks[0] \"x\": options.prometheus.url: want an http or https URL, not \"\"",
+		},
+
+		// Durations, and bounds.
+		{
+			"durations", header + "interval: 1.5m\nmaxAge: 1x\nstabilize: -1m\ntimeout: soon\n" + nodes,
+			`interval: unknown unit "." in duration "1.5m"` + "\n" + `maxAge: unknown unit "x" in duration "1x"` + "\n" + `stabilize: not a valid duration string: "-1m"` + "\n" + `timeout: not a valid duration string: "soon"`,
+		},
+		{
+			"no time at all", header + "interval: 0s\ntimeout: 0s\nmaxAge: 10s\nchecks: [{name: a, type: nodesReady, timeout: 0s}]\n",
+			"interval: must be longer than 0s\ntimeout: must be longer than 0s\nchecks[0] \"a\": timeout: must be longer than 0s",
+		},
+		{"an interval too short for its maxAge", header + "interval: 500ms\ntimeout: 10ms\n" + nodes, "maxAge: must be at least 2s, not 1s; it is twice the interval where it is not given"},
+		{
+			"no time between two evaluations", header + "interval: 30s\nmaxAge: 34s\n" + nodes,
+			"maxAge: 34s leaves an open gate no time between two evaluations with an interval of 30s",
+		},
+		{
+			"a maxAge that is too long", header + "interval: 10s\nmaxAge: 101s\n" + nodes,
+			"maxAge: 1m41s is longer than a gate whose evaluations hang may stay open: with an interval of 10s it can be 1m40s at most",
+		},
+		{
+			"a maxAge that is too long for a short interval", header + "interval: 1s\nmaxAge: 61s\n" + nodes,
+			"maxAge: 1m1s is longer than a gate whose evaluations hang may stay open: with an interval of 1s it can be 1m at most",
+		},
+		{
+			"too little for two of three steps", header + "interval: 10s\ntimeout: 8001ms\nchecks: [{name: a, type: nodesReady}, {name: b, type: nodesReady, timeout: 8s}, {name: c, type: nodesReady, timeout: 1m}]\n",
+			"checks[0] \"a\": timeout: 8s1ms leaves an open gate no time between two evaluations: with an interval of 10s and a maxAge of 20s it can be 8s at most\n" +
+				"checks[2] \"c\": timeout: 1m leaves an open gate no time between two evaluations: with an interval of 10s and a maxAge of 20s it can be 8s at most",
+		},
+		{"bounds of nodesReady", options("nodesReady", `{minimum: 0, maxNotReady: -1}`), "checks[0] \"x\": options.minimum: must be at least 1, not 0\nchecks[0] \"x\": options.maxNotReady: must be at least 0, not -1"},
+		{"bounds of readySoak", options("readySoak", `{duration: 0s}`), `checks[0] "x": options.duration: must be longer than 0s`},
+
+		// Steps.
+		{"an unknown type", header + "checks: [{name: a, type: nodeReady}, {name: b}]\n", "checks[0] \"a\": type: unknown type \"nodeReady\": want one of " + types + "\nchecks[1] \"b\": type: unknown type \"\": want one of " + types},
+		{
+			"names", header + "checks: [{type: nodesReady}, {name: Nodes, type: nodesReady}, {name: -a, type: nodesReady}, {name: a_b, type: nodesReady}, {name: " + strings.Repeat("a", 64) + ", type: nodesReady}]\n",
+			"checks[0]: " + name + "\"\"\nchecks[1] \"Nodes\": " + name + "\"Nodes\"\nchecks[2] \"-a\": " + name + "\"-a\"\nchecks[3] \"a_b\": " + name + "\"a_b\"\n" +
+				"checks[4] \"" + strings.Repeat("a", 64) + "\": " + name + "\"" + strings.Repeat("a", 64) + "\"",
+		},
+		{"a name twice", header + "checks: [{name: a, type: nodesReady}, {name: b, type: nodesReady}, {name: a, type: readySoak}]\n", `checks[2] "a": name: another step has it`},
+		{"an unknown preset", options("podsReady", `{preset: callico}`), `checks[0] "x": options.preset: unknown preset "callico": want auto or one of ` + presets},
+		{"no pods", options("podsReady", `{}`), `checks[0] "x": options: say which pods: a preset, or namespaces and a selector`},
+		{"selectors", options("readySoak", `{selector: "a=(b", gateSelector: "a in"}`), "checks[0] \"x\": options.gateSelector: not a label selector: unable to parse requirement: found '' expected: '('\nchecks[0] \"x\": options.selector: not a label selector: unable to parse requirement: found '(', expected: identifier"},
+		{
+			// What is quoted is what was written.
+			"an expression", options("alerts", `{prometheus: {url: "http://p"}, ignore: ["ok", "a["]}`),
+			"checks[0] \"x\": options.ignore[1]: not a regular expression: error parsing regexp: missing closing ]: `[`",
+		},
+		{
+			"matchers, and URL", options("alerts", `{prometheus: {url: "prometheus:9090"}, ignore: ["a.*"], match: ["severity=critical", "a=~\"(\"", "alertstate=\"pending\""], requireFiringAgo: 0s}`),
+			"checks[0] \"x\": options.match[0]: not a label matcher: want, for example, severity=~\"critical|warning\", not \"severity=critical\"\n" +
+				"checks[0] \"x\": options.match[1]: not a label matcher: \"(\": error parsing regexp: missing closing ): `(`\n" +
+				"checks[0] \"x\": options.match[2]: not a label matcher: alertstate is the check's own\n" +
+				"checks[0] \"x\": options.requireFiringAgo: must be longer than 0s\n" +
+				"checks[0] \"x\": options.prometheus.url: want an http or https URL, not \"prometheus:9090\"",
+		},
+		{
+			"httpConfig at odds with itself", options("alerts", `{prometheus: {url: "http://p", httpConfig: {basic_auth: {username: u}, authorization: {credentials: c}}}}`),
+			`checks[0] "x": options.prometheus.httpConfig: at most one of basic_auth, oauth2 & authorization must be configured`,
+		},
+		{
+			"httpConfig of a file that is not there", options("alerts", `{prometheus: {url: "https://p", httpConfig: {tls_config: {ca_file: /nowhere/ca.crt}}}}`),
+			`checks[0] "x": options.prometheus.httpConfig: unable to read CA cert: unable to read file /nowhere/ca.crt: open /nowhere/ca.crt: no such file or directory`,
+		},
+
+		// Sentinels.
+		{"an unknown mode", header + "sentinel: {mode: Tether}\n" + nodes, `sentinel.mode: want tether or file, not "Tether"`},
+		{"no raw sentinel", header + "sentinel: {raw: []}\n" + nodes, `sentinel.raw: want at least one path`},
+		{
+			"paths that are not absolute", header + "sentinel: {raw: [run/a, \"\", /run/b], gated: gated}\n" + nodes,
+			"sentinel.gated: want an absolute path, not \"gated\"\nsentinel.raw[0]: want an absolute path, not \"run/a\"\nsentinel.raw[1]: want an absolute path, not \"\"",
+		},
+		{"no gated path", header + "sentinel: {gated: /}\n" + nodes, `sentinel.gated: want an absolute path, not "/"`},
+		{
+			"gated beside one of the raw", header + "sentinel: {raw: [/elsewhere/a, /nowhere/b/../reboot-required], gated: /nowhere//gated}\n" + nodes,
+			`sentinel.gated: needs a directory of its own, that only the gate may write in; /nowhere also holds the raw sentinel /nowhere/b/../reboot-required`,
+		},
+		{
+			// At its start the gate would move that directory out of the way.
+			"gated above the raw one", header + "sentinel: {raw: /nowhere/host/reboot-required, gated: /nowhere/host/}\n" + nodes,
+			`sentinel.gated: needs a path of its own; /nowhere/host is a directory that holds the raw sentinel /nowhere/host/reboot-required`,
+		},
+
+		// All at once.
+		{
+			"mistakes everywhere", "apiVersion: v1\nintervall: 1m\nsentinel: {mode: tethr, rwa: /x}\ntimeout: 5\nchecks:\n  - {name: A, type: nodesReady}\n  - {name: cni, type: podsReady, tiemout: 5s, options: {presett: auto}}\n  - {name: cni, type: cni}\n",
+			`unknown field "intervall": want one of ` + top + `
+sentinel: unknown field "rwa": want one of gated, mode, raw
+timeout: must be a string, not 5
+sentinel.mode: want tether or file, not "tethr"
+apiVersion: want sentinel-gate.io/v1alpha1, not "v1"
+kind: want GateConfiguration, not ""
+checks[0] "A": ` + name + `"A"
+checks[1] "cni": unknown field "tiemout": want one of name, options, timeout, type
+checks[1] "cni": options: unknown field "presett": want one of ` + podOpts + `
+checks[1] "cni": options: say which pods: a preset, or namespaces and a selector
+checks[2] "cni": name: another step has it
+checks[2] "cni": type: unknown type "cni": want one of ` + types,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := write(t, filepath.Join(t.TempDir(), "config.yaml"), c.text)
+			_, err := load(path, nil)
+			if err == nil {
+				t.Fatalf("it was taken; want\n%s", c.want)
+			}
+			if want := path + ":\n" + c.want; err.Error() != want {
+				t.Errorf("got\n%v\nwant\n%s", err, want)
+			}
+		})
+	}
+}
+
+// The gated sentinel's directory is found to be the raw one's through links
+// too: /var/run is /run.
+func TestF21GatedBesideRawThroughALink(t *testing.T) {
+	dir := t.TempDir()
+	run := filepath.Join(dir, "run")
+	if err := os.MkdirAll(filepath.Join(run, "sentinel-gate"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(run, link); err != nil {
+		t.Fatal(err)
+	}
+	load := func(raw, gated string) string {
+		t.Helper()
+		path := write(t, filepath.Join(dir, "config.yaml"), header+"sentinel: {raw: "+raw+", gated: "+gated+"}\n"+nodes)
+		if _, err := load(path, nil); err != nil {
+			return strings.TrimPrefix(err.Error(), path+":\n")
+		}
+		return ""
+	}
+	want := "sentinel.gated: needs a directory of its own, that only the gate may write in; " + link + " also holds the raw sentinel " + run + "/reboot-required"
+	if got := load(run+"/reboot-required", link+"/gated"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := load(run+"/reboot-required", link+"/sentinel-gate/gated"); got != "" {
+		t.Errorf("a directory of its own is refused: %s", got)
+	}
+}
+
+// F22: without a question there is no answer, and so no passing one.
+func TestF22NoChecksIsRefused(t *testing.T) {
+	const none = "checks: want at least one: a gate without checks would let every reboot through"
+	const neither = "apiVersion: want sentinel-gate.io/v1alpha1, not \"\"\nkind: want GateConfiguration, not \"\"\n"
+	for _, c := range []struct{ name, text, want string }{
+		{"an empty list", header + "checks: []\n", none},
+		{"no list", header, none},
+		{"a list without a value", header + "checks:\n", "checks: has no value: give one, or leave the field out\n" + none},
+		{"an empty mapping", header + "checks: {}\n", "checks: must be a list, not {}\n" + none},
+		{"an empty file", "", neither + none},
+		{"only a comment", "# nothing\n", neither + none},
+		{"null", "null\n", neither + none},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := write(t, filepath.Join(t.TempDir(), "config.yaml"), c.text)
+			if _, err := load(path, nil); err == nil || err.Error() != path+":\n"+c.want {
+				t.Errorf("got\n%v\nwant\n%s", err, c.want)
+			}
+		})
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := load(write(t, filepath.Join(t.TempDir(), "config.yaml"), header+nodes), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults()
+	if c.Interval != model.Duration(30*time.Second) || c.MaxAge != 2*c.Interval || c.Stabilize != model.Duration(time.Minute) {
+		t.Errorf("interval %s, maxAge %s, stabilize %s", c.Interval, c.MaxAge, c.Stabilize)
+	}
+	if strings.Join(c.Sentinel.Raw, " ") != "/var/run/reboot-required" || c.Sentinel.Gated != want.Sentinel.Gated || c.Sentinel.Mode != gate.ModeTether {
+		t.Errorf("sentinel %+v", c.Sentinel)
+	}
+	if len(c.steps) != 1 || c.steps[0].Name != "nodes" || c.steps[0].Type != "nodesReady" || c.steps[0].Timeout != 10*time.Second || c.steps[0].Check == nil {
+		t.Errorf("steps %+v", c.steps)
+	}
+	if !c.sentinelSound || !regexp.MustCompile(`^[0-9a-f]{12}$`).MatchString(c.hash) {
+		t.Errorf("sound %t, hash %q", c.sentinelSound, c.hash)
+	}
+
+	c, err = load(write(t, filepath.Join(t.TempDir(), "config.yaml"), header+`
+sentinel: {raw: /run/one, gated: /run//own/./gated, mode: file}
+interval: 1m
+maxAge: 0s
+stabilize: 0s
+timeout: 7s
+checks: [{name: a, type: nodesReady}, {name: "on", type: readySoak, timeout: 20s}]
+`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.MaxAge != model.Duration(2*time.Minute) || c.Stabilize != 0 || c.steps[0].Timeout != 7*time.Second || c.steps[1].Timeout != 20*time.Second {
+		t.Errorf("maxAge %s, stabilize %s, timeouts %s and %s", c.MaxAge, c.Stabilize, c.steps[0].Timeout, c.steps[1].Timeout)
+	}
+	if strings.Join(c.Sentinel.Raw, " ") != "/run/one" || c.Sentinel.Gated != "/run/own/gated" || c.Sentinel.Mode != gate.ModeFile {
+		t.Errorf("sentinel %+v", c.Sentinel)
+	}
+	if c, err := load(write(t, filepath.Join(t.TempDir(), "config.yaml"), "---\n"+header+"interval: 1m\nmaxAge: 10m\n"+nodes), nil); err != nil || c.MaxAge != model.Duration(10*time.Minute) {
+		t.Errorf("maxAge %s, %v", c.MaxAge, err)
+	}
+}
+
+// Where the mistake is in the sentinels' paths, what stands there may be
+// anybody's, and the daemon must not remove it.
+func TestMistakesInThePathsAreKnown(t *testing.T) {
+	for text, sound := range map[string]bool{
+		header + "interval: x\nchecks: [{name: a, type: b}]\n":      true,
+		header + "sentinel: {gated: gated}\n" + nodes:               false,
+		header + "sentinel: {raw: /run/a, gated: /run/b}\n" + nodes: false,
+		header + "sentinel: {gatd: /run/sg/gated}\n" + nodes:        false,
+		header + "sentinel: [/run/sg/gated]\n" + nodes:              false,
+		// Which of the two is meant nobody can say.
+		header + "sentinel: {gated: /run/sg/a, gated: /run/sg/b}\n" + nodes:             false,
+		header + "sentinel: {gated: /run/sg/a}\nsentinel: {gated: /run/sg/b}\n" + nodes: false,
+	} {
+		c, err := load(write(t, filepath.Join(t.TempDir(), "config.yaml"), text), nil)
+		if err == nil || c == nil {
+			t.Fatalf("%s was taken", text)
+		}
+		if c.sentinelSound != sound {
+			t.Errorf("sound %t, want %t:\n%s%v", c.sentinelSound, sound, text, err)
+		}
+	}
+}
+
+// Every configuration that is shown to people is one.
+func TestDocumentedConfigurationsLoad(t *testing.T) {
+	dir := root(t)
+	files := []string{filepath.Join(dir, "README.md")}
+	if err := filepath.WalkDir(filepath.Join(dir, "docs"), func(path string, _ fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, ".md") {
+			files = append(files, path)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?ms)^ *```yaml\n(.*?)^ *```")
+	otherKind := regexp.MustCompile(`(?m)^kind: (\w+)$`)
+	found := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if os.IsNotExist(err) {
+			continue // a README is not everywhere
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range block.FindAllStringSubmatch(string(text), -1) {
+			if k := otherKind.FindStringSubmatch(b[1]); k != nil && k[1] != kind {
+				continue // a manifest of Kubernetes
+			}
+			found++
+			if _, err := load(write(t, filepath.Join(t.TempDir(), filepath.Base(file)+".yaml"), b[1]), nil); err != nil {
+				t.Errorf("%s: %v\n%s", file, err, b[1])
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d examples were found: does this test still read them rightly?", found)
+	}
+	if _, err := load(filepath.Join(dir, "deploy/config.yaml"), nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// The example that shows every top-level field says that its values are the
+// defaults.
+func TestDocumentedDefaults(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root(t), "docs/configuration.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	example := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(string(text))
+	if example == nil {
+		t.Fatal("docs/configuration.md has no example")
+	}
+	shown, err := load(write(t, filepath.Join(t.TempDir(), "config.yaml"), example[1]), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare, err := load(write(t, filepath.Join(t.TempDir(), "config.yaml"), header+nodes), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shown.Interval != bare.Interval || shown.MaxAge != bare.MaxAge || shown.Stabilize != bare.Stabilize || shown.Timeout != bare.Timeout ||
+		strings.Join(shown.Sentinel.Raw, " ") != strings.Join(bare.Sentinel.Raw, " ") || shown.Sentinel.Gated != bare.Sentinel.Gated || shown.Sentinel.Mode != bare.Sentinel.Mode {
+		t.Errorf("the example has\n%+v\nand the defaults are\n%+v", shown, bare)
+	}
+	for _, field := range []string{"apiVersion", "kind", "sentinel", "interval", "maxAge", "stabilize", "timeout", "checks"} {
+		if !regexp.MustCompile("(?m)^" + field + ":").MatchString(example[1]) {
+			t.Errorf("the example does not show %s", field)
+		}
+	}
+}

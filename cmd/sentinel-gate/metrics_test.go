@@ -1,0 +1,85 @@
+package main
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/record"
+)
+
+// docs/metrics.md lists what is exported, with its type and its labels, and
+// nothing else; no page shows a metric that there is not.
+func TestEveryMetricIsDocumented(t *testing.T) {
+	registry := newRegistry(&record.Writer{})
+	gate.NewMetrics(registry).Tell(gate.Status{
+		State: gate.Closed,
+		Decision: gate.Decision{Began: time.Now(), Outcomes: gate.Outcomes{
+			{Name: "a", Type: "nodesReady", Verdict: gate.Fail, Reason: "NodesNotReady", Seconds: 1, Since: time.Now()},
+		}},
+	})
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exported := map[string]string{}
+	names := map[string]bool{}
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "sentinel_gate_") {
+			continue
+		}
+		names[f.GetName()] = true
+		if strings.ToLower(f.GetType().String()) == "histogram" {
+			for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+				names[f.GetName()+suffix] = true
+			}
+		}
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		exported[f.GetName()] = strings.ToLower(f.GetType().String()) + " " + strings.Join(labels, " ")
+	}
+
+	page, err := os.ReadFile(filepath.Join(root(t), "docs/metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(sentinel_gate_[a-z_]+)` \\| (\\w+) \\|(.*?)\\|").FindAllStringSubmatch(string(page), -1) {
+		labels := strings.Fields(strings.NewReplacer("`", "", ",", " ").Replace(row[3]))
+		slices.Sort(labels) // as the registry has them
+		documented[row[1]] = row[2] + " " + strings.Join(labels, " ")
+	}
+	for _, name := range slices.Sorted(maps.Keys(exported)) {
+		if documented[name] != exported[name] {
+			t.Errorf("%s is exported as %q, and documented as %q", name, exported[name], documented[name])
+		}
+		delete(documented, name)
+	}
+	if len(documented) > 0 {
+		t.Errorf("documented, and not exported: %v", documented)
+	}
+
+	pages, err := filepath.Glob(filepath.Join(root(t), "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range pages {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`sentinel_gate_[a-z_]+`).FindAllString(string(text), -1) {
+			if !names[name] {
+				t.Errorf("%s shows %s, which is not exported", filepath.Base(path), name)
+			}
+		}
+	}
+}

@@ -1,0 +1,328 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/test/cluster"
+	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+)
+
+// world is a healthy cluster of three nodes, and a directory that stands in for
+// the first node's file system.
+type world struct {
+	*cluster.Cluster
+	t                       *testing.T
+	ctx                     context.Context //nolint:containedctx // the test's
+	dir, config, kubeconfig string
+}
+
+// lastAgo is when n3 booted: nothing has happened in the cluster since.
+const lastAgo = cluster.BootedAgo - 30*time.Minute
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	cp, err := startControlPlane()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	w := &world{t: t, ctx: ctx, dir: t.TempDir()}
+	w.kubeconfig, err = cluster.Authorize(ctx, cp)
+	w.must(err)
+	t.Cleanup(func() {
+		if err := (&cluster.Cluster{CP: cp}).Clear(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	w.Cluster, err = cluster.New(ctx, cp, 3)
+	w.must(err)
+	w.must(w.Record(ctx, w.Nodes[0], time.Now().Add(-cluster.BootedAgo)))
+	w.must(w.Record(ctx, w.Nodes[2], time.Now().Add(-lastAgo)))
+
+	w.must(os.Mkdir(w.gatedDir(), 0o755))
+	w.config = write(t, filepath.Join(w.dir, "config.yaml"), header+fmt.Sprintf(`
+sentinel: {raw: %s, gated: %s/gated}
+checks:
+  - {name: nodes, type: nodesReady}
+  - {name: cni, type: podsReady, options: {preset: auto}}
+  - {name: soak, type: readySoak}
+`, w.raw(), w.gatedDir()))
+	return w
+}
+
+func (w *world) raw() string      { return filepath.Join(w.dir, "reboot-required") }
+func (w *world) gatedDir() string { return filepath.Join(w.dir, "gate") }
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// once runs --once on n1.
+func (w *world) once(args ...string) (exit int, stdout, stderr string) {
+	return command(w.ctx, append([]string{"--once", "--config", w.config, "--kubeconfig", w.kubeconfig, "--node-name", "n1", "--namespace", cluster.Namespace}, args...)...)
+}
+
+// normal replaces what differs from run to run: times, durations, the hash.
+func (w *world) normal(text string) string {
+	for _, r := range []struct{ expression, by string }{
+		{`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
+		{`configuration [0-9a-f]{12}`, "configuration HASH"},
+		{`\b\d+\.\d{3}s`, "0.000s"},
+		{`\b49h3\dm\d+s`, "49h30m"},
+		{`\b\d+s ago`, "0s ago"},
+		{regexp.QuoteMeta(w.dir), "DIR"},
+	} {
+		text = regexp.MustCompile(r.expression).ReplaceAllString(text, r.by)
+	}
+	return text
+}
+
+// files describes everything below the directory, down to the inode.
+func files(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	if err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s %s %d %s %+v\n", path, info.Mode(), info.Size(), info.ModTime(), info.Sys())
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	// A directory that was listed, or a file that was read, has another atime.
+	return regexp.MustCompile(`Atim:\{[^}]*\}`).ReplaceAllString(b.String(), "")
+}
+
+func (w *world) leases() string {
+	w.t.Helper()
+	list, err := w.CP.Client().CoordinationV1().Leases(cluster.Namespace).List(w.ctx, metav1.ListOptions{})
+	w.must(err)
+	var b strings.Builder
+	for _, l := range list.Items {
+		fmt.Fprintf(&b, "%s %s\n", l.Name, l.ResourceVersion)
+	}
+	return b.String()
+}
+
+func TestOncePasses(t *testing.T) {
+	w := newWorld(t)
+	exit, stdout, stderr := w.once()
+	if exit != 0 {
+		t.Errorf("exit status %d", exit)
+	}
+	wantOutput(t, "stderr", stderr, "")
+	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
+
+STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
+nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
+cni    podsReady   PASS     PodsReady   0.000s  all 3 pods are Running and Ready
+soak   readySoak   PASS     Soaked      0.000s  quiet for 49h30m: the last was that node n3 booted
+
+raw sentinel:  none at DIR/reboot-required: no reboot is pending
+steps:         all 3 pass
+stabilize:     the gate opens after every step has passed for 1m
+turn:          off: which node is next is left to kured's own lock
+`)
+}
+
+func TestOnceBlocked(t *testing.T) {
+	w := newWorld(t)
+	write(t, w.raw(), "")
+	write(t, w.raw()+".pkgs", "linux-base\nlibc6\n")
+	_, err := w.Nodes[1].SetReady(w.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now().Add(-lastAgo))
+	w.must(err)
+	w.must(w.CP.DeletePod(w.ctx, cluster.CNINamespace, cluster.CNIPod("n3")))
+	_, err = w.Nodes[2].Reboot(w.ctx)
+	w.must(err)
+	exit, stdout, stderr := w.once()
+	if exit != 1 {
+		t.Errorf("exit status %d", exit)
+	}
+	// The table has said it all.
+	wantOutput(t, "stderr", stderr, "")
+	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
+
+STEP   TYPE        VERDICT  REASON             TOOK    MESSAGE
+nodes  nodesReady  FAIL     NodesNotReady      0.000s  1 of 3 nodes are not Ready, and 0 may be: n2 (Ready=False, KubeletNotReady)
+cni    podsReady   FAIL     PodsMissing        0.000s  1 pods are missing or not ready, of 2 found: n3 (no pod of kube-system/calico-node)
+soak   readySoak   UNKNOWN  RebootNotRecorded  0.000s  of 3 nodes, it is not known when these last rebooted: n3 (rebooted, and its gate has not come back)
+
+raw sentinel:  a reboot is pending since TIME, for libc6, linux-base
+steps:         3 of 3 hold the gate closed: nodes, cni, soak
+stabilize:     the gate opens after every step has passed for 1m
+turn:          off: which node is next is left to kured's own lock
+`)
+}
+
+// A soak knows when it can be over, and the table says so where nothing else
+// holds the gate closed.
+func TestOnceSaysNotBefore(t *testing.T) {
+	w := newWorld(t)
+	w.must(os.Mkdir(w.raw(), 0o755))
+	_, err := w.Nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-time.Second))
+	w.must(err)
+	exit, stdout, _ := w.once()
+	if exit != 1 {
+		t.Errorf("exit status %d", exit)
+	}
+	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
+
+STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
+nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
+cni    podsReady   PASS     PodsReady   0.000s  all 3 pods are Running and Ready
+soak   readySoak   FAIL     Soaking     0.000s  node n2 became Ready=True 0s ago; quiet for 1d at TIME
+
+raw sentinel:  raw sentinel DIR/reboot-required is not a regular file but d---------: remove it
+steps:         1 of 3 hold the gate closed: soak
+               not before TIME
+stabilize:     the gate opens after every step has passed for 1m
+turn:          off: which node is next is left to kured's own lock
+`)
+}
+
+// F01: a permission that is missing is a step that cannot decide, by name.
+func TestF01OnceWithoutPermission(t *testing.T) {
+	w := newWorld(t)
+	bindings := w.CP.Client().RbacV1().RoleBindings(cluster.Namespace)
+	w.must(bindings.Delete(w.ctx, "sentinel-gate", metav1.DeleteOptions{}))
+	w.must(controlplane.Poll(w.ctx, func() error {
+		exit, stdout, stderr := w.once()
+		const says = `soak   readySoak   UNKNOWN  Error       0.000s  listing records in namespace sentinel-gate: leases.coordination.k8s.io is forbidden: User "system:serviceaccount:sentinel-gate:sentinel-gate" cannot list resource "leases" in API group "coordination.k8s.io" in the namespace "sentinel-gate"` + "\n"
+		if exit != 1 || stderr != "" || !strings.Contains(w.normal(stdout), says) {
+			return fmt.Errorf("exit status %d, stderr %q, and\n%s\nwithout\n%s", exit, stderr, w.normal(stdout), says)
+		}
+		return nil
+	}))
+	w.must(cluster.Grant(w.ctx, w.CP))
+	w.must(controlplane.Poll(w.ctx, func() error {
+		if exit, stdout, _ := w.once(); exit != 0 {
+			return fmt.Errorf("exit status %d, although the permission is back:\n%s", exit, stdout)
+		}
+		return nil
+	}))
+}
+
+// 2: it cannot be told.
+func TestOnceUnusable(t *testing.T) {
+	w := newWorld(t)
+	good, err := clientcmd.LoadFromFile(w.kubeconfig)
+	w.must(err)
+	port, err := controlplane.FreePort()
+	w.must(err)
+
+	elsewhere := good.DeepCopy()
+	elsewhere.Clusters["test"].Server = fmt.Sprintf("https://127.0.0.1:%d", port)
+	stranger := good.DeepCopy()
+	stranger.AuthInfos["test"].Token = "not-a-token"
+	distrusting := good.DeepCopy()
+	distrusting.Clusters["test"].CertificateAuthority = ""
+	for _, c := range []struct{ name, kubeconfig, config, want string }{
+		{
+			"broken configuration", w.kubeconfig, write(t, filepath.Join(w.dir, "broken.yaml"), header+"checks: [{name: a, type: b}]\n"),
+			`sentinel-gate: DIR/broken.yaml:
+checks[0] "a": type: unknown type "b": want one of alerts, nodesReady, podsReady, readySoak
+`,
+		},
+		{"unreachable", w.kubeconfigOf(elsewhere), w.config, fmt.Sprintf("sentinel-gate: reaching the API server: Get \"https://127.0.0.1:%d/version\": dial tcp 127.0.0.1:%[1]d: connect: connection refused\n", port)},
+		{"invalid token", w.kubeconfigOf(stranger), w.config, "sentinel-gate: reaching the API server: Unauthorized\n"},
+		{"unknown authority", w.kubeconfigOf(distrusting), w.config, "sentinel-gate: reaching the API server: Get \"" + w.CP.URL() + "/version\": tls: failed to verify certificate: x509: certificate signed by unknown authority\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := files(t, w.dir)
+			exit, stdout, stderr := w.once("--kubeconfig", c.kubeconfig, "--config", c.config)
+			if exit != 2 || stdout != "" {
+				t.Errorf("exit status %d, and it printed %q", exit, stdout)
+			}
+			wantOutput(t, "stderr", strings.ReplaceAll(stderr, w.dir, "DIR"), c.want)
+			if after := files(t, w.dir); after != before {
+				t.Errorf("it touched a file\nbefore\n%s\nafter\n%s", before, after)
+			}
+		})
+	}
+
+	t.Run("hangs", func(t *testing.T) {
+		w.must(w.CP.PauseAPIServer())
+		defer func() { w.must(w.CP.ResumeAPIServer()) }()
+		config := write(t, filepath.Join(w.dir, "quick.yaml"), header+"timeout: 500ms\n"+nodes)
+		exit, stdout, stderr := w.once("--config", config)
+		if exit != 2 || stdout != "" || !strings.HasPrefix(stderr, "sentinel-gate: reaching the API server: ") {
+			t.Errorf("exit status %d, stdout %q, stderr %q", exit, stdout, stderr)
+		}
+	})
+}
+
+func (w *world) kubeconfigOf(config *clientcmdapi.Config) string {
+	w.t.Helper()
+	path := filepath.Join(w.t.TempDir(), "kubeconfig")
+	w.must(clientcmd.WriteToFile(*config, path))
+	return path
+}
+
+// It may be run beside a running gate, at any time: it touches no file, locks
+// nothing and writes nothing to the cluster, whatever the verdict.
+func TestOnceTouchesNothing(t *testing.T) {
+	w := newWorld(t)
+	write(t, w.raw(), "*** System restart required ***\n")
+	write(t, w.raw()+".pkgs", "linux-base\n")
+	running, err := gate.Claim(filepath.Join(w.gatedDir(), "gated"), gate.ModeFile)
+	w.must(err)
+	defer func() { w.must(running.Release()) }()
+	w.must(running.Prove())
+	w.must(running.Open(time.Minute, func() error { return nil }))
+	w.must(w.CP.Client().CoordinationV1().Leases(cluster.Namespace).Delete(w.ctx, "n1", metav1.DeleteOptions{}))
+
+	beforeFiles, beforeLeases, began := files(t, w.dir), w.leases(), time.Now()
+	if !strings.Contains(beforeFiles, "/gate/gated ") || strings.Contains(beforeLeases, "n1") {
+		t.Fatalf("the gate is not open, or the record is there: the test is not about what it says\n%s%s", beforeFiles, beforeLeases)
+	}
+	exit, stdout, _ := w.once()
+	if exit != 1 || !strings.Contains(stdout, "n1 (no record") {
+		t.Errorf("exit status %d, and it printed\n%s", exit, stdout)
+	}
+	if after := files(t, w.dir); after != beforeFiles {
+		t.Errorf("it touched a file\nbefore\n%s\nafter\n%s", beforeFiles, after)
+	}
+	if after := w.leases(); after != beforeLeases {
+		t.Errorf("it wrote a record\nbefore\n%s\nafter\n%s", beforeLeases, after)
+	}
+	if err := running.Inspect(); err != nil {
+		t.Errorf("the running gate's sentinel: %v", err)
+	}
+	events, err := w.CP.Requests(cluster.User, began)
+	w.must(err)
+	lists := map[string]int{}
+	for _, e := range events {
+		if e.Verb != "list" && e.URI != "/version" {
+			t.Errorf("it did %s %s", e.Verb, e.URI)
+		}
+		path, _, _ := strings.Cut(e.URI, "?")
+		lists[path]++
+	}
+	// Two steps need the nodes, and they are listed once for both.
+	if lists["/api/v1/nodes"] != 1 || lists["/version"] != 1 {
+		t.Errorf("it asked for %v", lists)
+	}
+}

@@ -1,0 +1,562 @@
+package record
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/test/build"
+	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+)
+
+const (
+	namespace = "sentinel-gate"
+	firstBoot = "0f1e2d3c-0000-4000-8000-000000000001"
+	nextBoot  = "0f1e2d3c-0000-4000-8000-000000000002"
+	uptime    = 50 * time.Hour
+)
+
+// startControlPlane is called by the first test that needs one, so that the
+// others, and the fuzzer's workers, do without.
+var startControlPlane = sync.OnceValues(func() (*controlplane.ControlPlane, error) {
+	ctx := context.Background()
+	cp, err := controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr, Audit: true})
+	if err != nil {
+		return nil, err
+	}
+	stopControlPlane = cp.Stop
+	return cp, errors.Join(cp.Namespace(ctx, namespace), applyRBAC(ctx, cp))
+})
+
+var stopControlPlane = func() {}
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	stopControlPlane()
+	os.Exit(status)
+}
+
+// applyRBAC gives the ServiceAccount the permissions that are shipped.
+func applyRBAC(ctx context.Context, cp *controlplane.ControlPlane) error {
+	root, err := build.Root()
+	if err != nil {
+		return err
+	}
+	rbac, err := os.ReadFile(filepath.Join(root, "deploy/rbac.yaml"))
+	if err != nil {
+		return err
+	}
+	return cp.Apply(ctx, rbac)
+}
+
+// world is a node whose record is written through a real API server, with the
+// token of the ServiceAccount that is shipped.
+type world struct {
+	t      *testing.T
+	ctx    context.Context //nolint:containedctx // the test's
+	cp     *controlplane.ControlPlane
+	node   string
+	proc   string
+	began  time.Time
+	config *rest.Config
+	log    lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	cp, err := startControlPlane()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	w := &world{t: t, ctx: ctx, cp: cp, node: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), proc: t.TempDir(), began: time.Now()}
+	path, err := cp.ServiceAccountKubeconfig(ctx, namespace, "sentinel-gate")
+	w.must(err)
+	w.config, err = clientcmd.BuildConfigFromFlags("", path)
+	w.must(err)
+	w.config.UserAgent = t.Name() // by which its requests are told from others
+	t.Cleanup(func() {
+		err := cp.Client().CoordinationV1().Leases(namespace).Delete(context.Background(), w.node, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Error(err)
+		}
+	})
+	writeProc(t, w.proc, firstBoot, fmt.Sprintf("%.2f 0.00\n", uptime.Seconds()))
+	return w
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) poll(what string, f func() bool) {
+	w.t.Helper()
+	if err := controlplane.Poll(w.ctx, func() error {
+		if !f() {
+			return errors.New("not yet: " + what)
+		}
+		return nil
+	}); err != nil {
+		w.t.Fatalf("%v\n%s", err, w.log.String())
+	}
+}
+
+// writer is a gate's writer, and how to stop it as the end of the gate does.
+type writer struct {
+	*Writer
+	w    *world
+	stop func()
+}
+
+func (w *world) start(wrap ...func(http.RoundTripper) http.RoundTripper) *writer {
+	w.t.Helper()
+	config := rest.CopyConfig(w.config)
+	for _, each := range wrap {
+		config.Wrap(each)
+	}
+	config.Wrap(clock.Transport)
+	client, err := coordinationclient.NewForConfig(config)
+	w.must(err)
+	made, err := NewWriter(client.Leases(namespace), w.node, "hash", w.proc, slog.New(slog.NewJSONHandler(&w.log, nil)))
+	w.must(err)
+	ctx, cancel := context.WithCancel(w.ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		made.Run(ctx)
+	}()
+	out := &writer{Writer: made, w: w, stop: func() { cancel(); <-done }}
+	w.t.Cleanup(out.stop)
+	return out
+}
+
+// set tells the writer, and awaits that it stands.
+func (o *writer) set(state string, blocking []string, since time.Time) {
+	o.w.t.Helper()
+	o.Set(state, blocking, since)
+	o.w.poll("the record says "+state, o.Written)
+}
+
+func (w *world) lease() *coordinationv1.Lease {
+	w.t.Helper()
+	l, err := w.cp.Client().CoordinationV1().Leases(namespace).Get(w.ctx, w.node, metav1.GetOptions{})
+	w.must(err)
+	return l
+}
+
+func (w *world) record() Record {
+	w.t.Helper()
+	r, err := Parse(w.lease())
+	w.must(err)
+	return r
+}
+
+// edit changes the Lease as somebody else does.
+func (w *world) edit(change func(*coordinationv1.Lease)) {
+	w.t.Helper()
+	l := w.lease()
+	change(l)
+	_, err := w.cp.Client().CoordinationV1().Leases(namespace).Update(w.ctx, l, metav1.UpdateOptions{})
+	w.must(err)
+}
+
+// requests are the verbs, and the statuses but 200 and 201, that this test's
+// writers have caused so far.
+func (w *world) requests() string {
+	w.t.Helper()
+	events, err := w.cp.Requests("system:serviceaccount:"+namespace+":sentinel-gate", w.began)
+	w.must(err)
+	var words []string
+	for _, e := range events {
+		if e.UserAgent != w.t.Name() {
+			continue
+		}
+		word := e.Verb
+		if e.Code != http.StatusOK && e.Code != http.StatusCreated {
+			word += fmt.Sprintf("(%d)", e.Code)
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " ")
+}
+
+func (w *world) wantRequests(want string) {
+	w.t.Helper()
+	if got := w.requests(); got != want {
+		w.t.Errorf("requests: %s\nwant:     %s", got, want)
+	}
+}
+
+// shifted answers with a Date that is off; without one where off is 0.
+func shifted(off time.Duration) func(http.RoundTripper) http.RoundTripper {
+	return func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(req *http.Request) (*http.Response, error) {
+			resp, err := next.RoundTrip(req)
+			if err == nil {
+				resp.Header.Del("Date")
+				if off != 0 {
+					resp.Header.Set("Date", time.Now().Add(off).UTC().Format(http.TimeFormat))
+				}
+			}
+			return resp, err
+		})
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// F32: the boot is dated by the API server's clock and the kernel's uptime,
+// never by the node's clock; rounding makes it look younger, never older.
+func TestF32BootedAt(t *testing.T) {
+	for name, off := range map[string]time.Duration{"right": time.Nanosecond, "behind": -5 * time.Hour, "ahead": 5 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			earliest := time.Now().Add(off - uptime)
+			w.start(shifted(off)).set("Idle", nil, time.Time{})
+			latest := time.Now().Add(off - uptime + 2*time.Second)
+			r := w.record()
+			if r.BootedAt.Before(earliest) || r.BootedAt.After(latest) {
+				t.Errorf("booted at %s, which is not between %s and %s", r.BootedAt, earliest, latest)
+			}
+			if r.BootID != firstBoot || r.PreviousBootID != "" || r.State != "Idle" || r.ConfigHash != "hash" || r.Node != w.node {
+				t.Errorf("record %+v", r)
+			}
+		})
+	}
+	t.Run("no date", func(t *testing.T) {
+		w := newWorld(t)
+		o := w.start(shifted(0))
+		o.Set("Idle", nil, time.Time{})
+		w.poll("a failure", func() bool { return o.Failures() > 0 })
+		if o.Written() {
+			t.Error("a record is said to be written, although nobody knows what time it is")
+		}
+		_, err := w.cp.Client().CoordinationV1().Leases(namespace).Get(w.ctx, w.node, metav1.GetOptions{})
+		if !apierrors.IsNotFound(err) {
+			t.Errorf("a record was written: %v", err)
+		}
+		if !strings.Contains(w.log.String(), "reading the record of node "+w.node+": no answer carried a Date header") {
+			t.Errorf("log: %s", w.log.String())
+		}
+	})
+}
+
+// The boot of a boot id is dated once: a gate that restarts finds it in its
+// record. A new boot id moves the old one to the previous.
+func TestBootIsRecordedOnce(t *testing.T) {
+	w := newWorld(t)
+	first := w.start()
+	first.set("Idle", nil, time.Time{})
+	was := w.record()
+	first.stop()
+
+	// As if the clocks had gone apart since, by less than would be a mistake.
+	writeProc(t, w.proc, firstBoot, fmt.Sprintf("%.2f 0.00\n", (uptime-time.Minute).Seconds()))
+	second := w.start()
+	second.set("Closed", []string{"cni", "soak"}, time.Now())
+	second.stop()
+	r := w.record()
+	if !r.BootedAt.Equal(was.BootedAt) || r.BootID != firstBoot || r.PreviousBootID != "" {
+		t.Errorf("after a restart of the gate: %+v\nbefore: %+v", r, was)
+	}
+	if strings.Join(r.Blocking, " ") != "cni soak" {
+		t.Errorf("blocking %q", r.Blocking)
+	}
+
+	writeProc(t, w.proc, nextBoot, "60.00 0.00\n")
+	earliest := time.Now().Add(-time.Minute)
+	third := w.start()
+	third.set("Idle", nil, time.Time{})
+	third.stop()
+	r = w.record()
+	if r.BootID != nextBoot || r.PreviousBootID != firstBoot || r.BootedAt.Before(earliest) || r.BootedAt.After(time.Now().Add(-58*time.Second)) {
+		t.Errorf("after a reboot: %+v", r)
+	}
+	was = r
+
+	fourth := w.start()
+	fourth.set("Closed", nil, time.Now())
+	r = w.record()
+	if r.BootID != nextBoot || r.PreviousBootID != firstBoot || !r.BootedAt.Equal(was.BootedAt) {
+		t.Errorf("after another restart of the gate: %+v\nbefore: %+v", r, was)
+	}
+}
+
+// Since when a reboot is pending outlives the gate, and is never made younger;
+// a reboot, or an idle gate, ends it.
+func TestPendingSinceIsKept(t *testing.T) {
+	w := newWorld(t)
+	base := time.Now().UTC().Truncate(time.Second)
+	wantSince := func(when string, want time.Time) {
+		t.Helper()
+		if got := w.record().PendingSince; !got.Equal(want) {
+			t.Errorf("%s: pending since %s, want %s", when, got, want)
+		}
+	}
+	first := w.start()
+	first.set("Closed", nil, base.Add(-time.Hour))
+	wantSince("pending", base.Add(-time.Hour))
+	first.set("Open", nil, base)
+	wantSince("asked for again", base.Add(-time.Hour))
+	first.stop()
+
+	second := w.start()
+	second.set("Closed", nil, base)
+	wantSince("after a restart", base.Add(-time.Hour))
+	second.set("Closed", []string{"cni"}, base.Add(-2*time.Hour))
+	wantSince("found to be older", base.Add(-2*time.Hour))
+	second.set("Idle", nil, time.Time{})
+	wantSince("no longer pending", time.Time{})
+	second.set("Closed", nil, base)
+	wantSince("pending anew", base)
+	second.stop()
+
+	writeProc(t, w.proc, nextBoot, "5.00 0.00\n")
+	third := w.start()
+	third.set("Closed", nil, base.Add(time.Minute))
+	wantSince("pending after a reboot", base.Add(time.Minute))
+}
+
+// An idle gate costs the API server nothing: only a change is written, and a
+// gate that restarts reads once.
+func TestWritesOnlyWhatChanges(t *testing.T) {
+	w := newWorld(t)
+	since := time.Now()
+	first := w.start()
+	first.set("Idle", nil, time.Time{})
+	w.wantRequests("get(404) create")
+	first.set("Idle", nil, time.Time{})
+	first.set("Idle", []string{}, time.Time{})
+	first.set("Closed", []string{"soak"}, since)
+	w.wantRequests("get(404) create update")
+	// The raw sentinel is touched within the second that a record can tell.
+	first.set("Closed", []string{"soak"}, since.Truncate(time.Second))
+	first.set("Open", nil, since)
+	w.wantRequests("get(404) create update update")
+	first.stop()
+
+	second := w.start()
+	second.set("Open", nil, since)
+	w.wantRequests("get(404) create update update get")
+	if second.Failures()+first.Failures() != 0 {
+		t.Errorf("failures: %s", w.log.String())
+	}
+}
+
+// Of many changes at once the last one stands in the end.
+func TestLastSetWins(t *testing.T) {
+	w := newWorld(t)
+	o := w.start()
+	var last string
+	for i := range 50 {
+		last = fmt.Sprintf("step-%d", i)
+		o.Set("Closed", []string{last}, time.Time{})
+	}
+	w.poll("the last is written", o.Written)
+	if got := strings.Join(w.record().Blocking, ","); got != last {
+		t.Errorf("the record says %s, and the last was %s", got, last)
+	}
+}
+
+// Somebody else has changed the Lease in between: theirs stays, ours is added.
+func TestConflictIsRetried(t *testing.T) {
+	w := newWorld(t)
+	o := w.start()
+	o.set("Idle", nil, time.Time{})
+	w.edit(func(l *coordinationv1.Lease) { l.Annotations["sentinel-gate.io/hold"] = "by hand" })
+	o.set("Closed", []string{"cni"}, time.Now())
+	l := w.lease()
+	if l.Annotations["sentinel-gate.io/hold"] != "by hand" || l.Annotations[state] != "Closed" {
+		t.Errorf("annotations %v", l.Annotations)
+	}
+	if o.Failures() != 1 {
+		t.Errorf("%d failures", o.Failures())
+	}
+	w.wantRequests("get(404) create update(409) get update")
+}
+
+// The permission goes and comes back: nothing is given up meanwhile.
+func TestForbiddenRecovers(t *testing.T) {
+	w := newWorld(t)
+	o := w.start()
+	o.set("Idle", nil, time.Time{})
+	bindings := w.cp.Client().RbacV1().RoleBindings(namespace)
+	w.must(bindings.Delete(w.ctx, "sentinel-gate", metav1.DeleteOptions{}))
+	t.Cleanup(func() {
+		if err := applyRBAC(context.Background(), w.cp); err != nil {
+			t.Error(err)
+		}
+	})
+	probe, err := coordinationclient.NewForConfig(w.config)
+	w.must(err)
+	w.poll("the permission is gone", func() bool {
+		_, err := probe.Leases(namespace).Get(w.ctx, w.node, metav1.GetOptions{})
+		return apierrors.IsForbidden(err)
+	})
+	o.Set("Closed", []string{"cni"}, time.Now())
+	w.poll("two failures", func() bool { return o.Failures() >= 2 })
+	if o.Written() {
+		t.Error("what was refused is said to be written")
+	}
+	if r := w.record(); r.State != "Idle" {
+		t.Errorf("the record says %s", r.State)
+	}
+	for _, says := range []string{"the node's record could not be written", "of node " + w.node + ": ", "forbidden", `"level":"WARN"`} {
+		if !strings.Contains(w.log.String(), says) {
+			t.Errorf("the log does not say %q: %s", says, w.log.String())
+		}
+	}
+	w.must(applyRBAC(w.ctx, w.cp))
+	w.poll("the record is written", o.Written)
+	if r := w.record(); r.State != "Closed" {
+		t.Errorf("the record says %s", r.State)
+	}
+	failures := o.Failures()
+	o.set("Open", nil, time.Now())
+	if o.Failures() != failures {
+		t.Errorf("%d failures more with the permission", o.Failures()-failures)
+	}
+}
+
+// F15: the Lease is deleted under the writer. What it knew of this boot, and of
+// the one before, is in the next one.
+func TestF15DeletedRecordIsMadeAgain(t *testing.T) {
+	w := newWorld(t)
+	first := w.start()
+	first.set("Idle", nil, time.Time{})
+	first.stop()
+	writeProc(t, w.proc, nextBoot, "60.00 0.00\n")
+	second := w.start()
+	second.set("Idle", nil, time.Time{})
+	was := w.record()
+	w.must(w.cp.Client().CoordinationV1().Leases(namespace).Delete(w.ctx, w.node, metav1.DeleteOptions{}))
+	second.set("Closed", nil, time.Now())
+	r := w.record()
+	if r.BootID != nextBoot || r.PreviousBootID != firstBoot || !r.BootedAt.Equal(was.BootedAt) || r.State != "Closed" {
+		t.Errorf("after the deletion: %+v\nbefore: %+v", r, was)
+	}
+}
+
+// What somebody spoilt by hand is repaired by the next start, as the page of
+// readySoak promises.
+func TestSpoiltRecordIsRepaired(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil func(*coordinationv1.Lease)
+	}{
+		{"no boot time", func(l *coordinationv1.Lease) { delete(l.Annotations, bootedAt) }},
+		{"malformed boot time", func(l *coordinationv1.Lease) { l.Annotations[bootedAt] = "yesterday" }},
+		{"a boot in the future", func(l *coordinationv1.Lease) { l.Annotations[bootedAt] = "2126-01-01T00:00:00Z" }},
+		{"a boot of long ago", func(l *coordinationv1.Lease) { l.Annotations[bootedAt] = "2020-01-01T00:00:00Z" }},
+		{"malformed pending time", func(l *coordinationv1.Lease) { l.Annotations[pendingSince] = "?" }},
+		{"no annotations", func(l *coordinationv1.Lease) { l.Annotations = nil }},
+		// Without its label nobody finds it.
+		{"no label", func(l *coordinationv1.Lease) { l.Labels = nil }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			first := w.start()
+			first.set("Idle", nil, time.Time{})
+			was := w.record()
+			first.stop()
+			w.edit(c.spoil)
+			w.start().set("Idle", nil, time.Time{})
+			if w.lease().Labels[Label] != "true" {
+				t.Errorf("the label is gone: %v", w.lease().Labels)
+			}
+			r := w.record()
+			if off := r.BootedAt.Sub(was.BootedAt); off.Abs() > time.Minute || r.BootID != firstBoot || r.State != "Idle" || !r.PendingSince.IsZero() {
+				t.Errorf("it became %+v\nand was   %+v", r, was)
+			}
+		})
+	}
+}
+
+// Nothing is asked before there is something to say, and an API server that is
+// down is asked ever more rarely, up to once a minute.
+func TestPausesGrow(t *testing.T) {
+	proc := t.TempDir()
+	writeProc(t, proc, firstBoot, "5.00 0.00\n")
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var mu sync.Mutex
+		var asked []time.Duration
+		client, err := coordinationclient.NewForConfig(&rest.Config{Host: "http://api", QPS: -1, Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, time.Since(began))
+			return nil, errors.New("connection refused")
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := NewWriter(client.Leases(namespace), "n1", "hash", proc, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.Run(ctx)
+		}()
+		time.Sleep(time.Hour) // of the bubble's time
+		w.Set("Idle", nil, time.Time{})
+		time.Sleep(5 * time.Minute)
+		cancel()
+		<-done
+		var want []time.Duration
+		for _, seconds := range []int{0, 1, 3, 7, 15, 31, 63, 123, 183, 243} {
+			want = append(want, time.Hour+time.Duration(seconds)*time.Second)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if fmt.Sprint(asked) != fmt.Sprint(want) {
+			t.Errorf("asked after %v\nwant        %v", asked, want)
+		}
+		if w.Failures() != len(want) || w.Written() {
+			t.Errorf("%d failures, written %t", w.Failures(), w.Written())
+		}
+	})
+}
