@@ -75,6 +75,9 @@ func newPodsReady(o PodsReadyOptions, c *Cluster) (gate.Check, []error) {
 	case len(o.Namespaces) == 0:
 		problems = append(problems, errors.New("options.namespaces: say where the selected pods are"))
 	}
+	if o.NodeSelector.String() != "" && !check.options.OnEveryNode {
+		problems = append(problems, errors.New("options.nodeSelector: chooses the nodes for onEveryNode, which is not set"))
+	}
 	for i, namespace := range o.Namespaces {
 		if namespace == "" {
 			problems = append(problems, fmt.Errorf("options.namespaces[%d]: has no name", i))

@@ -194,11 +194,11 @@ func TestPodsFine(t *testing.T) {
 			PodsReadyOptions{MaxNotReady: 3}, wanted{gate.Pass, "EnoughPodsReady", "3 pods are missing or not ready, of 1 found, and 3 may be: cni/x (4 pods are desired, 1 were found)"},
 		},
 		{
-			// A node that is named is not counted a second time by the number.
+			// Neither by the number, nor because every node should have one.
 			"each missing pod counts once", workload{
 				found: []listing[pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 2)}, nodes: up("a", "b"),
 			},
-			PodsReadyOptions{MaxNotReady: 1}, wanted{gate.Pass, "EnoughPodsReady", "1 pods are missing or not ready, of 1 found, and 1 may be: b (no pod of cni/x)"},
+			PodsReadyOptions{OnEveryNode: true, MaxNotReady: 1}, wanted{gate.Pass, "EnoughPodsReady", "1 pods are missing or not ready, of 1 found, and 1 may be: b (no pod of cni/x)"},
 		},
 		{
 			"one more than may be", workload{

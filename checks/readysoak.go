@@ -155,7 +155,8 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 		record, recorded := records[n.name]
 		// A boot before the Node object was made, and no other boot recorded
 		// under that name: the node was not a member when it booted.
-		joined := o.IgnoreJoined && (!recorded && now.Sub(n.created) < joinWindow ||
+		gated := o.GateSelector.Matches(labels.Set(n.labels))
+		joined := o.IgnoreJoined && (!recorded && (!gated || now.Sub(n.created) < joinWindow) ||
 			recorded && record.err == nil && record.PreviousBootID == "" && !record.BootedAt.After(n.created))
 
 		since, behind := n.since, ""
@@ -171,7 +172,7 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 		default:
 			happened(since, "node %s%s became Ready=%s", n.name, behind, n.ready)
 		}
-		if !o.GateSelector.Matches(labels.Set(n.labels)) {
+		if !gated {
 			continue
 		}
 		switch {

@@ -558,3 +558,18 @@ func provenQuiet(t *testing.T, nodes []node, records map[string]entry) {
 		}
 	}
 }
+
+// F14: a node that runs no gate has no record either, and joins all the same.
+func TestF14JoinedWithoutAGate(t *testing.T) {
+	windows := node{
+		name: "w", labels: map[string]string{"kubernetes.io/os": "windows"}, created: now.Add(-5 * time.Hour),
+		bootID: "w-boot", ready: "True", since: now.Add(-5*time.Hour + time.Minute), heartbeat: now,
+	}
+	o := readySoakDefaults()
+	o.GateSelector = selector(t, "kubernetes.io/os!=windows")
+	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]node{windows}, nil, now, o))
+	o.IgnoreJoined = true
+	wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 nodes"}.compare(t, soaked([]node{windows}, nil, now, o))
+	windows.since = now.Add(-time.Hour)
+	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]node{windows}, nil, now, o))
+}
