@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"time"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
 // Status is what the gate is at one moment, and why: what the decision log, the
@@ -24,6 +26,9 @@ type Status struct {
 	RetryAt time.Time
 	// Evaluations counts the evaluations by their worst verdict.
 	Evaluations [Pass + 1]int
+	// Wiring is what the kured on this node looks at; its reason is empty before
+	// the first look.
+	Wiring wiring.Finding
 	// Foreign counts the entries found at the gated path that were not this
 	// gate's.
 	Foreign int

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/tether"
+	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
 const (
@@ -39,7 +40,10 @@ type Loop struct {
 	// may be while the gate is open. Stabilize is how long every step must
 	// have passed before it opens.
 	Interval, MaxAge, Stabilize time.Duration
-	Log                         *slog.Logger
+	// Wiring tells what the kured on this node looks at; where it is nil, that
+	// is not looked for. It is asked every Interval and before the gate opens.
+	Wiring func() wiring.Finding
+	Log    *slog.Logger
 	// Tell is called with every new status, and must not block.
 	Tell func(Status)
 
@@ -56,6 +60,7 @@ type Loop struct {
 	lastPass     time.Duration
 	closeAt      time.Time // of an open gate
 	hints        chan Outcome
+	findings     chan wiring.Finding
 	stopWatches  context.CancelFunc
 	logged       string    // what the last log line said
 	shouting     time.Time // when the first of the shouts was
@@ -84,6 +89,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	wake := time.NewTimer(0)
 	defer wake.Stop()
 	l.lookAt = time.Now()
+	l.watchWiring(ctx)
 	for {
 		now := time.Now()
 		l.beat.Store(int64(tether.Now()))
@@ -107,6 +113,8 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.lookAt = now
 		case hint := <-l.hints:
 			l.onHint(hint)
+		case finding := <-l.findings:
+			l.onFinding(finding)
 		case outcome := <-outcomes:
 			l.onOutcome(outcome)
 		case decision := <-done:
@@ -326,6 +334,9 @@ func (l *Loop) permit(ctx context.Context, e *evaluation) {
 		l.tell(l.status.Why)
 		return
 	}
+	if l.Wiring != nil {
+		l.onFinding(l.Wiring())
+	}
 	if err := l.Gated.Open(until, func() error { return l.permitted(ctx) }); err != nil {
 		l.lookAt = time.Now()
 		l.close("closed: " + err.Error())
@@ -352,6 +363,48 @@ func (l *Loop) permitted(ctx context.Context) error {
 		return errors.New("the raw sentinel is gone")
 	}
 	return l.Gated.Misplaced()
+}
+
+// watchWiring looks at kured beside the loop: a node has many processes, and an
+// open gate must not wait for them to be looked through.
+func (l *Loop) watchWiring(ctx context.Context) {
+	if l.Wiring == nil {
+		return
+	}
+	l.findings = make(chan wiring.Finding)
+	go func() {
+		for {
+			select {
+			case l.findings <- l.Wiring():
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case <-time.After(max(l.Interval, breather)):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
+// onFinding tells of a kured that looks at something else than before. It holds
+// nothing closed: who does not look cannot be let through, and who bypasses the
+// gate cannot be held.
+func (l *Loop) onFinding(f wiring.Finding) {
+	if f.Reason == l.status.Wiring.Reason {
+		return
+	}
+	l.status.Wiring = f
+	l.Tell(l.status)
+	level := slog.LevelWarn
+	switch {
+	case f.Reason == wiring.Wired:
+		level = slog.LevelInfo
+	case f.Bypassed():
+		level = slog.LevelError
+	}
+	l.Log.Log(context.Background(), level, f.Message, "wiring", string(f.Reason))
 }
 
 // shut takes the gated sentinel away.

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
 const namespace = "sentinel_gate_"
@@ -26,6 +28,7 @@ var (
 	evaluations         = desc("evaluations_total", "Evaluations by their worst verdict.", "result")
 	lastEvaluation      = desc("last_evaluation_timestamp_seconds", "When the last finished evaluation began, and 0 while no reboot is pending.")
 	nextEvaluation      = desc("next_evaluation_timestamp_seconds", "When the next evaluation is due, and 0 while none is.")
+	kuredWired          = desc("kured_wired", "1 for what the kured on this node looks at: Wired is the gated sentinel.", "reason")
 	foreign             = desc("foreign_entries_removed_total", "How often the gated path held what this gate had not put there, or lacked what it had.")
 )
 
@@ -66,7 +69,7 @@ func (m *Metrics) Tell(s Status) {
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rebootRequired, rebootRequiredSince, rawSentinelProblem, state, stateSince, openSince,
-		stepVerdict, stepBlockingSince, evaluations, lastEvaluation, nextEvaluation, foreign,
+		stepVerdict, stepBlockingSince, evaluations, lastEvaluation, nextEvaluation, kuredWired, foreign,
 	} {
 		ch <- d
 	}
@@ -104,6 +107,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(lastEvaluation, seconds(s.Decision.Began))
 	gauge(nextEvaluation, seconds(s.RetryAt))
+	for _, reason := range wiring.Reasons {
+		gauge(kuredWired, truth(s.Wiring.Reason == reason), string(reason))
+	}
 	counter(foreign, s.Foreign)
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 	"github.com/sentinel-gate/sentinel-gate/gate/tether"
+	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
 // daemon runs the gate until ctx ends. What an earlier life left open is closed
@@ -82,7 +83,8 @@ func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluste
 	loop := &gate.Loop{
 		Pipeline: pipeline, Gated: gated, RawPaths: c.Sentinel.Raw, Changed: changed,
 		Interval: time.Duration(c.Interval), MaxAge: time.Duration(c.MaxAge), Stabilize: time.Duration(c.Stabilize),
-		Log: log,
+		Wiring: func() wiring.Finding { return lookedAt(f, c) },
+		Log:    log,
 		Tell: func(s gate.Status) {
 			metrics.Tell(s)
 			writer.Set(s.State.String(), s.Decision.Blocking().Names(), s.Raw.Since)
@@ -106,6 +108,11 @@ func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluste
 	_ = server.Close()
 	all.Wait()
 	return err
+}
+
+// lookedAt finds what kured looks at.
+func lookedAt(f flags, c *configuration) wiring.Finding {
+	return wiring.Find(f.hostProc, c.Sentinel.Gated, c.Sentinel.Raw)
 }
 
 // warn says what is allowed but not advisable.

@@ -29,7 +29,7 @@ func parse(args []string, stdout io.Writer) (flags, error) {
 	set.StringVar(&f.listenAddress, "listen-address", ":9817", "address of /metrics, /healthz and /readyz")
 	set.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	set.StringVar(&f.logFormat, "log-format", "json", "json or text")
-	set.StringVar(&f.hostProc, "host-proc", "/proc", "where the host's boot id and uptime are read")
+	set.StringVar(&f.hostProc, "host-proc", "/proc", "where the host's boot id, uptime and processes are read")
 	set.BoolVar(&f.once, "once", false, "evaluate once, print a table and touch nothing; exit 0 if every step passes, 1 if one does not, 2 if it cannot be told")
 	set.BoolVar(&f.checkConfig, "check-config", false, "report every mistake in the configuration, and exit")
 	set.BoolVar(&f.version, "version", false, "print the version, and exit")

@@ -80,6 +80,8 @@ func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw
 		fmt.Fprintf(w, "steps:         all %d pass\n", len(d.Outcomes))
 	}
 	fmt.Fprintf(w, "stabilize:     the gate opens after every step has passed for %s\n", c.Stabilize)
+	kured := lookedAt(f, c)
+	fmt.Fprintf(w, "kured:         %s: %s\n", kured.Reason, oneLine(kured.Message))
 	_, err := fmt.Fprintf(w, "turn:          %s: which node is next is left to kured's own lock\n", gate.TurnOff)
 	return err
 }

@@ -55,6 +55,8 @@ func newWorld(t *testing.T) *world {
 	w.must(w.Record(ctx, w.Nodes[2], time.Now().Add(-lastAgo)))
 
 	w.must(os.Mkdir(w.gatedDir(), 0o755))
+	w.must(os.Mkdir(w.proc(), 0o755))
+	w.must(os.Symlink("/proc/self", filepath.Join(w.proc(), "self")))
 	w.config = write(t, filepath.Join(w.dir, "config.yaml"), header+fmt.Sprintf(`
 sentinel: {raw: %s, gated: %s/gated}
 checks:
@@ -68,6 +70,9 @@ checks:
 func (w *world) raw() string      { return filepath.Join(w.dir, "reboot-required") }
 func (w *world) gatedDir() string { return filepath.Join(w.dir, "gate") }
 
+// proc is a process table of nobody but the gate.
+func (w *world) proc() string { return filepath.Join(w.dir, "proc") }
+
 func (w *world) must(err error) {
 	w.t.Helper()
 	if err != nil {
@@ -77,7 +82,7 @@ func (w *world) must(err error) {
 
 // once runs --once on n1.
 func (w *world) once(args ...string) (exit int, stdout, stderr string) {
-	return command(w.ctx, append([]string{"--once", "--config", w.config, "--kubeconfig", w.kubeconfig, "--node-name", "n1", "--namespace", cluster.Namespace}, args...)...)
+	return command(w.ctx, append([]string{"--once", "--config", w.config, "--kubeconfig", w.kubeconfig, "--node-name", "n1", "--namespace", cluster.Namespace, "--host-proc", w.proc()}, args...)...)
 }
 
 // normal replaces what differs from run to run: times, durations, the hash.
@@ -144,6 +149,7 @@ soak   readySoak   PASS     Soaked      0.000s  quiet for 49h30m: the last was t
 raw sentinel:  none at DIR/reboot-required: no reboot is pending
 steps:         all 3 pass
 stabilize:     the gate opens after every step has passed for 1m
+kured:         NoKured: no kured runs on this node: nobody looks at the gated sentinel
 turn:          off: which node is next is left to kured's own lock
 `)
 }
@@ -173,6 +179,7 @@ soak   readySoak   UNKNOWN  RebootNotRecorded  0.000s  of 3 nodes, it is not kno
 raw sentinel:  a reboot is pending since TIME, for libc6, linux-base
 steps:         3 of 3 hold the gate closed: nodes, cni, soak
 stabilize:     the gate opens after every step has passed for 1m
+kured:         NoKured: no kured runs on this node: nobody looks at the gated sentinel
 turn:          off: which node is next is left to kured's own lock
 `)
 }
@@ -199,6 +206,7 @@ raw sentinel:  raw sentinel DIR/reboot-required is not a regular file but d-----
 steps:         1 of 3 hold the gate closed: soak
                not before TIME
 stabilize:     the gate opens after every step has passed for 1m
+kured:         NoKured: no kured runs on this node: nobody looks at the gated sentinel
 turn:          off: which node is next is left to kured's own lock
 `)
 }

@@ -72,6 +72,7 @@ type Line struct {
 	Steps                     []Step
 	Error                     string
 	ListenAddress             string
+	Wiring                    string
 	Text                      string `json:"-"`
 }
 

@@ -29,8 +29,16 @@ func NewHost(dir, bootID string, uptime time.Duration) (*Host, error) {
 			return nil, err
 		}
 	}
-	return h, h.Boot(bootID, uptime)
+	return h, errors.Join(h.Boot(bootID, uptime), os.Symlink("/proc/self", filepath.Join(h.Proc, "self")))
 }
+
+// Run shows the process on the host: no other is in its process table.
+func (h *Host) Run(pid int) error {
+	return os.Symlink(fmt.Sprintf("/proc/%d", pid), filepath.Join(h.Proc, fmt.Sprint(pid)))
+}
+
+// End takes it away again.
+func (h *Host) End(pid int) error { return os.Remove(filepath.Join(h.Proc, fmt.Sprint(pid))) }
 
 // Boot writes what the kernel would after a boot.
 func (h *Host) Boot(bootID string, uptime time.Duration) error {
