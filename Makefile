@@ -36,7 +36,7 @@ lint: ## vet, golangci-lint, govulncheck, shellcheck, formatting, tidy modules
 	shellcheck .ci/run .ci/vulncheck
 
 .PHONY: bench
-bench: ## measure; prints the table of docs/benchmarks.md (about 25 minutes)
+bench: ## measure; prints the table of docs/benchmarks.md (about 15 minutes)
 	go build -o bin/sentinel-gate-bench ./test/bench
 	bin/sentinel-gate-bench
 
