@@ -26,6 +26,10 @@ func run(ctx context.Context) error {
 	if _, err := controlplane.ServerBinary(ctx, os.Stderr); err != nil {
 		return err
 	}
-	_, err := prometheus.Binary(ctx, os.Stderr, "prometheus")
-	return err
+	for _, name := range []string{"prometheus", "promtool"} {
+		if _, err := prometheus.Binary(ctx, os.Stderr, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
