@@ -33,7 +33,7 @@ lint: ## vet, golangci-lint, govulncheck, shellcheck, formatting, tidy modules
 	cd test/controlplane/server && go vet ./...
 	$(GO_TOOL) golangci-lint run ./...
 	.ci/vulncheck
-	shellcheck .ci/run .ci/vulncheck
+	shellcheck .ci/run .ci/vulncheck deploy/node/bring-into-line.sh deploy/node/rhel/sentinel-gate-reboot-required
 
 .PHONY: bench
 bench: ## measure; prints the table of docs/benchmarks.md (about 15 minutes)

@@ -29,7 +29,11 @@ func NewHost(dir, bootID string, uptime time.Duration) (*Host, error) {
 			return nil, err
 		}
 	}
-	return h, errors.Join(h.Boot(bootID, uptime), os.Symlink("/proc/self", filepath.Join(h.Proc, "self")))
+	self := filepath.Join(h.Proc, "self")
+	if err := os.Symlink("/proc/self", self); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	return h, h.Boot(bootID, uptime)
 }
 
 // Run shows the process on the host: no other is in its process table.

@@ -342,9 +342,12 @@ func TestForeignEntriesAreRemoved(t *testing.T) {
 	d := w.start()
 	w.await(d, 0, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" })
 	for name, make := range map[string]func() error{
-		"file":      func() error { return os.WriteFile(w.host.Gated, nil, 0o644) },
-		"link":      func() error { return os.Symlink("/proc/self/stat", w.host.Gated) },
-		"directory": func() error { return os.MkdirAll(filepath.Join(w.host.Gated, "full"), 0o755) },
+		"file": func() error { return os.WriteFile(w.host.Gated, nil, 0o644) },
+		"link": func() error { return os.Symlink("/proc/self/stat", w.host.Gated) },
+		"directory": func() error {
+			aside := filepath.Join(w.host.Dir, "aside") // in one piece: the gate is quick
+			return errors.Join(os.MkdirAll(filepath.Join(aside, "full"), 0o755), os.Rename(aside, w.host.Gated))
+		},
 	} {
 		mark := d.Lines()
 		w.must(make())
