@@ -1,0 +1,174 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// gateClient has the token of the shipped ServiceAccount, and nothing more.
+func gateClient(t *testing.T) kubernetes.Interface {
+	t.Helper()
+	kubeconfig, err := cp.ServiceAccountKubeconfig(testContext(t), namespace, account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// Each attempt is made for real, on objects that there are, with the gate's own
+// token.
+func TestTokenCannotAct(t *testing.T) {
+	ctx, c := testContext(t), gateClient(t)
+	pod := pods(t)[0]
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "tainted-0"}}
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
+	patch := []byte(`{"spec":{"unschedulable":true}}`)
+	for what, attempt := range map[string]func() error{
+		"patch a node": func() error {
+			_, err := c.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+			return err
+		},
+		"patch a node's status": func() error {
+			_, err := c.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+			return err
+		},
+		"update a node": func() error {
+			_, err := c.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
+			return err
+		},
+		"delete a node": func() error { return c.CoreV1().Nodes().Delete(ctx, node.Name, metav1.DeleteOptions{}) },
+		"create a pod": func() error {
+			_, err := c.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "new"}}, metav1.CreateOptions{})
+			return err
+		},
+		"evict a pod": func() error {
+			return c.CoreV1().Pods(namespace).EvictV1(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: namespace}})
+		},
+		"delete a pod": func() error { return c.CoreV1().Pods(namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{}) },
+		"delete its own DaemonSet": func() error {
+			return c.AppsV1().DaemonSets(namespace).Delete(ctx, "sentinel-gate", metav1.DeleteOptions{})
+		},
+		"delete a record": func() error {
+			return c.CoordinationV1().Leases(namespace).Delete(ctx, lease.Name, metav1.DeleteOptions{})
+		},
+		"write a Lease of kube-system": func() error {
+			_, err := c.CoordinationV1().Leases("kube-system").Create(ctx, lease, metav1.CreateOptions{})
+			return err
+		},
+		"renew a node's heartbeat": func() error {
+			_, err := c.CoordinationV1().Leases("kube-node-lease").Update(ctx, lease, metav1.UpdateOptions{})
+			return err
+		},
+		"read a Secret": func() error {
+			_, err := c.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"read a Lease of kube-system": func() error {
+			_, err := c.CoordinationV1().Leases("kube-system").List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"get a token": func() error {
+			return c.CoreV1().RESTClient().Post().Namespace(namespace).Resource("serviceaccounts").Name(account).SubResource("token").Do(ctx).Error()
+		},
+	} {
+		if err := attempt(); !apierrors.IsForbidden(err) {
+			t.Errorf("to %s: want it forbidden, got %v", what, err)
+		}
+	}
+}
+
+func TestTokenCanDoItsWork(t *testing.T) {
+	ctx, c := testContext(t), gateClient(t)
+	for what, attempt := range map[string]func(context.Context) error{
+		"list nodes": func(ctx context.Context) error {
+			_, err := c.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"list pods everywhere": func(ctx context.Context) error {
+			_, err := c.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"list DaemonSets": func(ctx context.Context) error {
+			_, err := c.AppsV1().DaemonSets("kube-system").List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"write a record": func(ctx context.Context) error {
+			lease, err := c.CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "record"}}, metav1.CreateOptions{})
+			if err != nil {
+				return err
+			}
+			_, err = c.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{})
+			return err
+		},
+	} {
+		if err := attempt(ctx); err != nil {
+			t.Errorf("to %s: %v", what, err)
+		}
+	}
+}
+
+// Not only what was thought of above: of all that the authorizer lets the token
+// do in any namespace, what writes is this and no more.
+func TestAllThatTheTokenMayWrite(t *testing.T) {
+	ctx, c := testContext(t), gateClient(t)
+	list, err := cp.Client().CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ns := range list.Items {
+		review, err := c.AuthorizationV1().SelfSubjectRulesReviews().Create(ctx, &authorizationv1.SelfSubjectRulesReview{
+			Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: ns.Name},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if review.Status.Incomplete && review.Status.EvaluationError == "" {
+			t.Errorf("%s: the list is not complete", ns.Name)
+		}
+		var got []string
+		for _, rule := range review.Status.ResourceRules {
+			for _, verb := range rule.Verbs {
+				if !slices.Contains([]string{"get", "list", "watch"}, verb) {
+					got = append(got, fmt.Sprintf("%s %s.%s", verb, strings.Join(rule.Resources, ","), strings.Join(rule.APIGroups, ",")))
+				}
+			}
+		}
+		slices.Sort(got)
+		// What every account may: to ask what it may, and who it is.
+		want := []string{
+			"create selfsubjectaccessreviews,selfsubjectrulesreviews.authorization.k8s.io",
+			"create selfsubjectreviews.authentication.k8s.io",
+		}
+		if ns.Name == namespace {
+			want = append([]string{"create leases.coordination.k8s.io"}, want...)
+			want = append(want, "update leases.coordination.k8s.io")
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("in %s it may\n%s\nand should\n%s", ns.Name, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	if len(list.Items) < 4 {
+		t.Errorf("only %d namespaces were looked at", len(list.Items))
+	}
+}
