@@ -39,18 +39,11 @@ func (b *bench) onFive(ctx context.Context) error {
 // until a bare watch has seen the same event.
 func (b *bench) closing(ctx context.Context, s *site) error {
 	const trials = 200
-	o, err := b.options(s, 1, quick)
-	if err != nil {
-		return err
-	}
-	d, err := daemon.Start(ctx, o)
+	o, d, err := b.pending(ctx, s, 1, quick)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = d.Signal(syscall.SIGKILL) }()
-	if err := o.Host.RequireReboot(); err != nil {
-		return err
-	}
 	node := s.Nodes[2]
 	seen := make(chan time.Time, 16)
 	if err := bareWatch(ctx, s, node.Name, seen); err != nil {
@@ -85,6 +78,19 @@ func (b *bench) closing(ctx context.Context, s *site) error {
 		ms(quantile(c, .5)), ms(quantile(c, .99)), ms(c[len(c)-1]), ms(quantile(w, .5)), ms(quantile(w, .99)),
 		float64(quantile(c, .5))/float64(quantile(w, .5)))
 	return nil
+}
+
+// pending starts a daemon on a host that wants a reboot.
+func (b *bench) pending(ctx context.Context, s *site, minimum int, settings string) (daemon.Options, *daemon.Daemon, error) {
+	o, err := b.options(s, minimum, settings)
+	if err != nil {
+		return o, nil, err
+	}
+	if err := o.Host.RequireReboot(); err != nil {
+		return o, nil, err
+	}
+	d, err := daemon.Start(ctx, o)
+	return o, d, err
 }
 
 // bareWatch tells when it saw the node NotReady.
@@ -155,18 +161,11 @@ func (b *bench) killing(ctx context.Context, s *site) error {
 // memory watches a gate that stays closed for 10,000 evaluations.
 func (b *bench) memory(ctx context.Context, s *site) error {
 	const evaluations = 30_000 // more than were asked for, so that a slope can be told from noise
-	o, err := b.options(s, 6, "interval: 5ms\nmaxAge: 5s\ntimeout: 2s")
-	if err != nil {
-		return err
-	}
-	d, err := daemon.Start(ctx, o)
+	_, d, err := b.pending(ctx, s, 6, "interval: 5ms\nmaxAge: 5s\ntimeout: 2s")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = d.Signal(syscall.SIGKILL) }()
-	if err := o.Host.RequireReboot(); err != nil {
-		return err
-	}
 	var xs, ys []float64
 	var worst float64
 	for next := 1000.0; next <= evaluations; next += 1000 {
