@@ -284,6 +284,7 @@ func (l *Loop) onDecision(ctx context.Context, decision Decision) {
 	}
 	l.evaluation = nil
 	e.cancel()
+	defer func() { l.status.log(l.Log, slog.LevelDebug) }()
 	l.status.Decision = l.since(decision, now)
 	l.status.Evaluations[decision.Result()]++
 	jittered := time.Duration(float64(l.Interval) * (0.9 + 0.2*rand.Float64()))
@@ -298,7 +299,6 @@ func (l *Loop) onDecision(ctx context.Context, decision Decision) {
 		}
 		l.status.RetryAt = l.evaluateAt
 		l.close(closedBy(decision))
-		l.status.log(l.Log, slog.LevelDebug)
 		return
 	}
 	if l.passingSince.IsZero() || e.beganAt-l.lastPass >= l.MaxAge {
@@ -312,12 +312,10 @@ func (l *Loop) onDecision(ctx context.Context, decision Decision) {
 		}
 		l.status.RetryAt = l.evaluateAt
 		l.close(fmt.Sprintf("closed: every step passes; opens at %s if that stays so (stabilize %s)", stable.UTC().Format("15:04:05Z"), l.Stabilize))
-		l.status.log(l.Log, slog.LevelDebug)
 		return
 	}
 	l.status.RetryAt = l.evaluateAt
 	l.permit(ctx, e)
-	l.status.log(l.Log, slog.LevelDebug)
 }
 
 // permit opens the gate, or extends its deadline, on the strength of the

@@ -66,9 +66,6 @@ func NewPipeline(steps []*Step) (*Pipeline, error) {
 	return &Pipeline{steps}, nil
 }
 
-// Steps returns the steps in their configured order.
-func (p *Pipeline) Steps() []*Step { return p.steps }
-
 // Evaluate runs all steps at once, each within its timeout, none skipped
 // because another failed: whoever is woken at night wants the whole list. It
 // calls report, from one goroutine at a time, with each outcome as it comes.

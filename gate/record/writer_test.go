@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +22,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
-	"github.com/sentinel-gate/sentinel-gate/test/build"
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 )
 
@@ -56,15 +54,7 @@ func TestMain(m *testing.M) {
 
 // applyRBAC gives the ServiceAccount the permissions that are shipped.
 func applyRBAC(ctx context.Context, cp *controlplane.ControlPlane) error {
-	root, err := build.Root()
-	if err != nil {
-		return err
-	}
-	rbac, err := os.ReadFile(filepath.Join(root, "deploy/rbac.yaml"))
-	if err != nil {
-		return err
-	}
-	return cp.Apply(ctx, rbac)
+	return cp.ApplyFile(ctx, "deploy/rbac.yaml")
 }
 
 // world is a node whose record is written through a real API server, with the

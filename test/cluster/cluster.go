@@ -7,8 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -19,7 +17,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
-	"github.com/sentinel-gate/sentinel-gate/test/build"
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 )
 
@@ -62,15 +59,7 @@ func Authorize(ctx context.Context, cp *controlplane.ControlPlane) (kubeconfig s
 
 // Grant applies deploy/rbac.yaml.
 func Grant(ctx context.Context, cp *controlplane.ControlPlane) error {
-	root, err := build.Root()
-	if err != nil {
-		return err
-	}
-	rbac, err := os.ReadFile(filepath.Join(root, "deploy/rbac.yaml"))
-	if err != nil {
-		return err
-	}
-	return cp.Apply(ctx, rbac)
+	return cp.ApplyFile(ctx, "deploy/rbac.yaml")
 }
 
 // New makes a cluster of nodes n1, n2 and so on. The first has no record: its

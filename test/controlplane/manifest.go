@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
+
+	"github.com/sentinel-gate/sentinel-gate/test/build"
 )
 
 // fieldManager owns what the harness writes on behalf of a test.
@@ -28,6 +32,19 @@ func (cp *ControlPlane) Namespace(ctx context.Context, name string) error {
 		return fmt.Errorf("creating namespace %s: %w", name, err)
 	}
 	return nil
+}
+
+// ApplyFile applies a file of the repository, named from its root.
+func (cp *ControlPlane) ApplyFile(ctx context.Context, name string) error {
+	root, err := build.Root()
+	if err != nil {
+		return err
+	}
+	manifest, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(name)))
+	if err != nil {
+		return err
+	}
+	return cp.Apply(ctx, manifest)
 }
 
 // Apply creates or updates the objects of a YAML stream in their order, as "kubectl apply --server-side

@@ -185,9 +185,6 @@ func (d *Daemon) read() {
 	}
 }
 
-// Output is the pipe that the daemon logs to.
-func (d *Daemon) Output() *os.File { return d.output }
-
 // PID returns the process id.
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 
@@ -203,9 +200,6 @@ func (d *Daemon) Wait(ctx context.Context) (*os.ProcessState, error) {
 		return nil, fmt.Errorf("the daemon has not ended: %w\n%s", ctx.Err(), d.Log())
 	}
 }
-
-// Done is closed when the daemon has ended.
-func (d *Daemon) Done() <-chan struct{} { return d.done }
 
 // Log returns all that the daemon said.
 func (d *Daemon) Log() string {
