@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -20,6 +21,7 @@ import (
 	promapi "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
+	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
@@ -129,7 +131,7 @@ type alerts struct {
 	api     promapi.API
 }
 
-func newAlerts(o AlertsOptions, _ *Cluster) (gate.Check, []error) {
+func newAlerts(o AlertsOptions, _ *Cluster) (Check, []error) {
 	var problems []error
 	if o.RequireFiringAgo <= 0 {
 		problems = append(problems, errors.New("options.requireFiringAgo: must be longer than 0s"))
@@ -206,29 +208,70 @@ type alarm struct {
 // Check asks for the firing alerts, for the required one, and for the state of
 // the rules.
 func (c alerts) Check(ctx context.Context) (gate.Result, error) {
-	ctx, reading := clock.Read(ctx)
-	var a alarm
-	var err error
-	if a.firing, err = c.query(ctx, series("ALERTS", c.options.Match, `alertstate="firing"`)); err != nil {
+	a, err := c.read(ctx)
+	if err != nil {
 		return gate.Result{}, err
+	}
+	return quiet(a, c.options), nil
+}
+
+func (c alerts) read(ctx context.Context) (a alarm, err error) {
+	ctx, reading := clock.Read(ctx)
+	if a.firing, err = c.query(ctx, series("ALERTS", c.options.Match, `alertstate="firing"`)); err != nil {
+		return a, err
 	}
 	if len(blocking(a.firing, c.options)) > 0 {
 		if a.since, err = c.query(ctx, series("ALERTS_FOR_STATE", c.options.Match)); err != nil {
-			return gate.Result{}, err
+			return a, err
 		}
 	}
 	if c.options.RequireFiring != "" {
 		if err := c.askRequired(ctx, &a); err != nil {
-			return gate.Result{}, err
+			return a, err
 		}
 	}
 	if a.rules, a.served, err = c.rules(ctx); err != nil {
-		return gate.Result{}, err
+		return a, err
 	}
 	if a.now, err = reading.Now(); err != nil {
-		return gate.Result{}, fmt.Errorf("asking Prometheus: %w", err)
+		return a, fmt.Errorf("asking Prometheus: %w", err)
 	}
-	return quiet(a, c.options), nil
+	return a, nil
+}
+
+// Rules: it asks Prometheus, not the API server.
+func (alerts) Rules() []rbacv1.PolicyRule { return nil }
+
+// Verify lets every alert fire for which there is a rule, one at a time, or one
+// that nobody has heard of where the rules are not served. It cannot apply
+// options.match to them, which Prometheus does: what match leaves out is seen
+// only there.
+func (c alerts) Verify(ctx context.Context) (Verification, error) {
+	a, err := c.read(ctx)
+	if err != nil {
+		return Verification{}, err
+	}
+	known := map[string]bool{}
+	for _, group := range a.rules {
+		for _, rule := range group.Rules {
+			if alerting, ok := rule.(promapi.AlertingRule); ok && !neverCount.MatchString(alerting.Name) && alerting.Name != c.options.RequireFiring {
+				known[alerting.Name] = true
+			}
+		}
+	}
+	v := Verification{
+		Looked: fmt.Sprintf("%d firing alerts, of which %d count, and %d rules of alerts", len(a.firing), len(blocking(a.firing, c.options)), len(known)),
+		Result: quiet(a, c.options),
+	}
+	if len(known) == 0 {
+		known["AnAlertOfAnyName"] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		changed := a
+		changed.firing = append(slices.Clone(a.firing), &model.Sample{Metric: model.Metric{model.AlertNameLabel: model.LabelValue(name)}, Value: 1})
+		v.Mutations = append(v.Mutations, Mutation{"alert " + name + " fires", quiet(changed, c.options)})
+	}
+	return v, nil
 }
 
 // lookbacks is how often, evenly spread, the required alert is looked for

@@ -19,19 +19,24 @@ import (
 
 // types are the known types of check. To add one: a file, a line here, and its
 // page in docs/checks.
-var types = map[string]constructor{
-	"alerts":     typed(alertsDefaults, newAlerts),
-	"nodesReady": typed(nodesReadyDefaults, newNodesReady),
-	"podsReady":  typed(podsReadyDefaults, newPodsReady),
-	"readySoak":  typed(readySoakDefaults, newReadySoak),
+var types = map[string]checkType{
+	"alerts":     {gate.ClusterScope, typed(alertsDefaults, newAlerts)},
+	"nodesReady": {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
+	"podsReady":  {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
+	"readySoak":  {gate.ClusterScope, typed(readySoakDefaults, newReadySoak)},
 }
 
-type constructor func(options []byte, cluster *Cluster) (gate.Check, []error)
+type checkType struct {
+	scope gate.Scope
+	build constructor
+}
+
+type constructor func(options []byte, cluster *Cluster) (Check, []error)
 
 // typed joins a type's defaults, the strict decoding of its options over them,
 // and its constructor, which validates them without asking anybody.
-func typed[O any](defaults func() O, build func(O, *Cluster) (gate.Check, []error)) constructor {
-	return func(options []byte, cluster *Cluster) (gate.Check, []error) {
+func typed[O any](defaults func() O, build func(O, *Cluster) (Check, []error)) constructor {
+	return func(options []byte, cluster *Cluster) (Check, []error) {
 		o := defaults()
 		problems := Decode("options", options, &o)
 		check, invalid := build(o, cluster)
@@ -42,15 +47,18 @@ func typed[O any](defaults func() O, build func(O, *Cluster) (gate.Check, []erro
 // Types returns the names of the known types, sorted.
 func Types() []string { return slices.Sorted(maps.Keys(types)) }
 
+// ScopeOf returns the scope of a known type.
+func ScopeOf(typeName string) gate.Scope { return types[typeName].scope }
+
 // New returns a check of the type with its options, as JSON. The cluster is not
 // asked anything yet, and may be nil where the check will not be run. All
 // mistakes are returned at once.
-func New(typeName string, options []byte, cluster *Cluster) (gate.Check, []error) {
-	build, ok := types[typeName]
+func New(typeName string, options []byte, cluster *Cluster) (Check, []error) {
+	known, ok := types[typeName]
 	if !ok {
 		return nil, []error{fmt.Errorf("type: unknown type %q: want one of %s", typeName, strings.Join(Types(), ", "))}
 	}
-	return build(options, cluster)
+	return known.build(options, cluster)
 }
 
 // Selector is a label selector in Kubernetes' own syntax, "a=b,c in (d,e)".

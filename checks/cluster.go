@@ -30,6 +30,8 @@ const page = 500
 type Cluster struct {
 	// Namespace is the gate's own, where the records are.
 	Namespace string
+	// Node is the name of the gate's own Node object.
+	Node string
 
 	core         coreclient.CoreV1Interface
 	apps         appsclient.AppsV1Interface
@@ -37,7 +39,7 @@ type Cluster struct {
 }
 
 // NewCluster returns the Cluster that config reaches.
-func NewCluster(config *rest.Config, namespace string) (*Cluster, error) {
+func NewCluster(config *rest.Config, namespace, node string) (*Cluster, error) {
 	config = rest.CopyConfig(config)
 	config.Wrap(clock.Transport)
 	config.QPS = -1 // the pages of one evaluation must not wait for each other; the API server protects itself
@@ -47,7 +49,7 @@ func NewCluster(config *rest.Config, namespace string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Namespace: namespace}
+	c := &Cluster{Namespace: namespace, Node: node}
 	if c.core, err = coreclient.NewForConfigAndClient(config, client); err != nil {
 		return nil, err
 	}

@@ -2,8 +2,12 @@ package checks
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
@@ -27,7 +31,7 @@ type nodesReady struct {
 	options NodesReadyOptions
 }
 
-func newNodesReady(o NodesReadyOptions, c *Cluster) (gate.Check, []error) {
+func newNodesReady(o NodesReadyOptions, c *Cluster) (Check, []error) {
 	return nodesReady{c, o}, join(
 		atLeast("minimum", o.Minimum, 1),
 		atLeast("maxNotReady", o.MaxNotReady, 0),
@@ -54,6 +58,43 @@ func (c nodesReady) Watch(ctx context.Context, hint func(gate.Result)) error {
 			hint(r)
 		}
 	})
+}
+
+// Rules name what Check and Watch read.
+func (nodesReady) Rules() []rbacv1.PolicyRule { return []rbacv1.PolicyRule{readNodes} }
+
+// Verify makes one node more NotReady than may be, and takes their condition
+// away; and it removes as many as there are above the minimum, and one.
+func (c nodesReady) Verify(ctx context.Context) (Verification, error) {
+	nodes, err := c.cluster.nodes(ctx)
+	if err != nil {
+		return Verification{}, err
+	}
+	var selected []int
+	for i, n := range nodes.items {
+		if c.options.Selector.Matches(labels.Set(n.labels)) {
+			selected = append(selected, i)
+		}
+	}
+	v := Verification{
+		Looked: fmt.Sprintf("%d of %d nodes", len(selected), len(nodes.items)),
+		Result: allReady(nodes.items, c.options),
+	}
+	mutate := func(change string, count int, worsen func(*node)) {
+		changed := slices.Clone(nodes.items)
+		var who names
+		for _, i := range selected[:min(count, len(selected))] {
+			worsen(&changed[i])
+			who = append(who, changed[i].name)
+		}
+		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, who), allReady(changed, c.options)})
+	}
+	mutate("made NotReady: %s", c.options.MaxNotReady+1, func(n *node) { n.ready = corev1.ConditionFalse })
+	mutate("without a Ready condition: %s", c.options.MaxNotReady+1, func(n *node) { n.ready = "" })
+	if c.options.Minimum > 1 {
+		mutate("without the selected labels: %s", len(selected)-c.options.Minimum+1, func(n *node) { n.labels = nil })
+	}
+	return v, nil
 }
 
 // allReady is the pure part. A node whose Ready condition is Unknown, or

@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
@@ -52,7 +53,7 @@ type podsReady struct {
 	auto    bool
 }
 
-func newPodsReady(o PodsReadyOptions, c *Cluster) (gate.Check, []error) {
+func newPodsReady(o PodsReadyOptions, c *Cluster) (Check, []error) {
 	check := podsReady{cluster: c, options: o}
 	problems := join(atLeast("maxNotReady", o.MaxNotReady, 0))
 	switch {
@@ -165,6 +166,57 @@ func (c podsReady) judge(w workload) gate.Result {
 		return gate.Failed("NoCNI", "no DaemonSet of a known CNI was found in any namespace: looked for %s; name the pods with a selector if yours is another", strings.Join(cniNames(), ", "))
 	}
 	return podsFine(w, c.options)
+}
+
+// Rules name what Check and Watch read.
+func (podsReady) Rules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{readNodes, readPods, readDaemonSets}
+}
+
+// Verify makes one pod more not ready than may be, and removes as many. Where
+// no DaemonSet owns the pods and no node must have one, it is right that a
+// removed pod is not missed.
+func (c podsReady) Verify(ctx context.Context) (Verification, error) {
+	w, err := c.read(ctx)
+	if err != nil {
+		return Verification{}, err
+	}
+	total := 0
+	for _, found := range w.found {
+		total += len(found.items)
+	}
+	v := Verification{
+		Looked: fmt.Sprintf("%d pods, %d DaemonSets and %d nodes", total, len(w.sets), len(w.nodes)),
+		Result: c.judge(w),
+	}
+	mutate := func(change string, worsen func(pod) (pod, bool)) {
+		changed, left := w, c.options.MaxNotReady+1
+		changed.found = nil
+		var who names
+		for _, found := range w.found {
+			copied := found
+			copied.items = nil
+			for _, p := range found.items {
+				keep := true
+				if left > 0 {
+					left--
+					who = append(who, p.namespace+"/"+p.name)
+					p, keep = worsen(p)
+				}
+				if keep {
+					copied.items = append(copied.items, p)
+				}
+			}
+			changed.found = append(changed.found, copied)
+		}
+		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, who), c.judge(changed)})
+	}
+	mutate("made not Ready: %s", func(p pod) (pod, bool) {
+		p.problem = problem{"PodsNotReady", "no Ready condition"}
+		return p, true
+	})
+	mutate("removed: %s", func(p pod) (pod, bool) { return p, false })
+	return v, nil
 }
 
 // crashLoopWindow is how long after its last crash a container that has crashed

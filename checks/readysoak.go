@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
@@ -48,7 +49,7 @@ type readySoak struct {
 	options ReadySoakOptions
 }
 
-func newReadySoak(o ReadySoakOptions, c *Cluster) (gate.Check, []error) {
+func newReadySoak(o ReadySoakOptions, c *Cluster) (Check, []error) {
 	var problem error
 	if o.Duration <= 0 {
 		problem = errors.New("options.duration: must be longer than 0s")
@@ -93,6 +94,48 @@ func (c readySoak) Watch(ctx context.Context, hint func(gate.Result)) error {
 		func(ctx context.Context) error {
 			return c.cluster.followRecords(ctx, &mu, records, func(l listing[entry]) { records = l; judge() })
 		})
+}
+
+// Rules name what Check and Watch read in the cluster; the records are in the
+// gate's own namespace, where its Role allows them.
+func (readySoak) Rules() []rbacv1.PolicyRule { return []rbacv1.PolicyRule{readNodes} }
+
+// Verify lets a node become Ready just now, takes a Ready condition away, and
+// of a node with a gate lets it boot just now, gives it another boot ID and
+// takes away its record.
+func (c readySoak) Verify(ctx context.Context) (Verification, error) {
+	nodes, records, err := c.read(ctx)
+	if err != nil {
+		return Verification{}, err
+	}
+	now := earlier(nodes.now, records.now)
+	known := byNode(records.items)
+	v := Verification{
+		Looked: fmt.Sprintf("%d nodes and %d records", len(nodes.items), len(records.items)),
+		Result: soaked(nodes.items, known, now, c.options),
+	}
+	mutate := func(change string, i int, worsen func(n *node, records map[string]entry)) {
+		changed, entries := slices.Clone(nodes.items), maps.Clone(known)
+		worsen(&changed[i], entries)
+		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, changed[i].name), soaked(changed, entries, now, c.options)})
+	}
+	chosen := func(n node) bool { return c.options.Selector.Matches(labels.Set(n.labels)) }
+	if i := slices.IndexFunc(nodes.items, chosen); i >= 0 {
+		mutate("node %s became Ready just now", i, func(n *node, _ map[string]entry) { n.since, n.heartbeat = now, now })
+		mutate("node %s without a Ready condition", i, func(n *node, _ map[string]entry) { n.ready = "" })
+	}
+	if i := slices.IndexFunc(nodes.items, func(n node) bool {
+		return chosen(n) && c.options.GateSelector.Matches(labels.Set(n.labels)) && known[n.name].BootID != ""
+	}); i >= 0 {
+		mutate("node %s booted just now, and its gate came back", i, func(n *node, records map[string]entry) {
+			e := records[n.name]
+			e.PreviousBootID, e.BootedAt = e.BootID, now
+			records[n.name] = e
+		})
+		mutate("node %s booted, and its gate did not come back", i, func(n *node, _ map[string]entry) { n.bootID = "another" })
+		mutate("node %s without a record", i, func(n *node, records map[string]entry) { delete(records, n.name) })
+	}
+	return v, nil
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -55,7 +55,7 @@ func newWatched(t *testing.T) *watched {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	w := &watched{t: t, ctx: ctx}
-	w.reading, err = NewCluster(cp.Config(), cluster.Namespace)
+	w.reading, err = NewCluster(cp.Config(), cluster.Namespace, "")
 	w.must(err)
 	w.must(cp.Namespace(ctx, cluster.Namespace))
 	w.must(cp.Namespace(ctx, elsewhere))

@@ -33,6 +33,18 @@ type Watcher interface {
 	Watch(ctx context.Context, hint func(Result)) error
 }
 
+// Scope is what a check looks at. A step that fails for its node alone hands
+// the turn on; one that fails for the cluster would fail on every node.
+type Scope int
+
+const (
+	// ClusterScope means that the verdict is the same on every node. It is the
+	// zero value.
+	ClusterScope Scope = iota
+	// NodeScope means that the verdict is about the gate's own node.
+	NodeScope
+)
+
 // Verdict is what a step says of the cluster. Only Pass lets the gate open.
 type Verdict int
 

@@ -24,7 +24,7 @@ func connect(f flags) (*checks.Cluster, error) {
 		return nil, err
 	}
 	config.UserAgent = "sentinel-gate/" + buildVersion()
-	cluster, err := checks.NewCluster(config, f.namespace)
+	cluster, err := checks.NewCluster(config, f.namespace, f.nodeName)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the API server's client: %w", err)
 	}
