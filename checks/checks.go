@@ -28,19 +28,26 @@ var types = map[string]checkType{
 
 type checkType struct {
 	scope gate.Scope
-	build constructor
+	constructor
 }
 
-type constructor func(options []byte, cluster *Cluster) (Check, []error)
+type constructor struct {
+	// defaults returns the type's options, as a struct.
+	defaults func() any
+	build    func(options []byte, cluster *Cluster) (Check, []error)
+}
 
 // typed joins a type's defaults, the strict decoding of its options over them,
 // and its constructor, which validates them without asking anybody.
 func typed[O any](defaults func() O, build func(O, *Cluster) (Check, []error)) constructor {
-	return func(options []byte, cluster *Cluster) (Check, []error) {
-		o := defaults()
-		problems := Decode("options", options, &o)
-		check, invalid := build(o, cluster)
-		return check, append(problems, invalid...)
+	return constructor{
+		defaults: func() any { return defaults() },
+		build: func(options []byte, cluster *Cluster) (Check, []error) {
+			o := defaults()
+			problems := Decode("options", options, &o)
+			check, invalid := build(o, cluster)
+			return check, append(problems, invalid...)
+		},
 	}
 }
 
@@ -49,6 +56,10 @@ func Types() []string { return slices.Sorted(maps.Keys(types)) }
 
 // ScopeOf returns the scope of a known type.
 func ScopeOf(typeName string) gate.Scope { return types[typeName].scope }
+
+// Defaults returns the options of a known type, a struct, as they are where none
+// is given.
+func Defaults(typeName string) any { return types[typeName].defaults() }
 
 // New returns a check of the type with its options, as JSON. The cluster is not
 // asked anything yet, and may be nil where the check will not be run. All

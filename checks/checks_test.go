@@ -50,11 +50,6 @@ func selector(t testing.TB, text string) Selector {
 	return s
 }
 
-// optionsOf are the options of each type, as zero values.
-var optionsOf = map[string]any{
-	"alerts": AlertsOptions{}, "nodesReady": NodesReadyOptions{}, "podsReady": PodsReadyOptions{}, "readySoak": ReadySoakOptions{},
-}
-
 // fieldsOf returns the names of a struct's fields in the configuration.
 func fieldsOf(options any) []string {
 	var fields []string
@@ -74,9 +69,6 @@ func pageOf(t *testing.T, typeName string) string {
 }
 
 func TestEveryTypeHasItsPage(t *testing.T) {
-	if got := slices.Sorted(maps.Keys(optionsOf)); !slices.Equal(got, Types()) {
-		t.Errorf("the tests know the options of %v, and the types are %v", got, Types())
-	}
 	for _, typeName := range Types() {
 		t.Run(typeName, func(t *testing.T) {
 			text := pageOf(t, typeName)
@@ -87,7 +79,7 @@ func TestEveryTypeHasItsPage(t *testing.T) {
 			if !slices.ContainsFunc(examples, func(e []string) bool { return strings.Contains(e[1], "type: "+typeName+"\n") }) {
 				t.Error("it has no example, in a ```yaml block, of a step of the type")
 			}
-			for _, field := range fieldsOf(optionsOf[typeName]) {
+			for _, field := range fieldsOf(Defaults(typeName)) {
 				if !regexp.MustCompile("`" + field + "[`.]").MatchString(text) {
 					t.Errorf("it does not tell of the option %s", field)
 				}
@@ -324,7 +316,7 @@ func FuzzDecode(f *testing.F) {
 				t.Errorf("%s took %q for options", typeName, data)
 			}
 			for key := range object {
-				if !slices.Contains(fieldsOf(optionsOf[typeName]), key) {
+				if !slices.Contains(fieldsOf(Defaults(typeName)), key) {
 					t.Errorf("%s ignored the unknown field %q", typeName, key)
 				}
 			}

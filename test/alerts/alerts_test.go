@@ -18,7 +18,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/test/prometheus"
 )
 
-var update = flag.Bool("update", false, "write prometheusrule.yaml anew from rules.yaml")
+var update = flag.Bool("update", false, "write anew what is made from rules.yaml")
 
 // The group that holds reboots back, and the one that must not.
 const (
@@ -105,13 +105,18 @@ func TestPrometheusRuleIsTheRuleFile(t *testing.T) {
 		}
 		want += line
 	}
-	if *update {
-		if err := os.WriteFile(path(t, "deploy/alerts/prometheusrule.yaml"), []byte(want), 0o644); err != nil {
-			t.Fatal(err)
+	for file, want := range map[string]string{
+		"deploy/alerts/prometheusrule.yaml":     want,
+		"charts/sentinel-gate/files/rules.yaml": read(t, "deploy/alerts/rules.yaml"), // Helm reads nothing outside its chart
+	} {
+		if *update {
+			if err := os.WriteFile(path(t, file), []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if read(t, "deploy/alerts/prometheusrule.yaml") != want {
-		t.Error("prometheusrule.yaml is not what rules.yaml makes it: run go test ./test/alerts -update")
+		if read(t, file) != want {
+			t.Errorf("%s is not what rules.yaml makes it: run go test ./test/alerts -update", file)
+		}
 	}
 
 	var plain, object map[string]any

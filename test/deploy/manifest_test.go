@@ -32,7 +32,10 @@ func TestShippedObjects(t *testing.T) {
 		"namespace/sentinel-gate", "serviceaccount/sentinel-gate",
 		"role.rbac.authorization.k8s.io/sentinel-gate", "clusterrole.rbac.authorization.k8s.io/sentinel-gate",
 		"rolebinding.rbac.authorization.k8s.io/sentinel-gate", "clusterrolebinding.rbac.authorization.k8s.io/sentinel-gate",
-		"configmap/sentinel-gate-HASH", "daemonset.apps/sentinel-gate",
+		"configmap/sentinel-gate-HASH",
+		"validatingadmissionpolicy.admissionregistration.k8s.io/sentinel-gate",
+		"validatingadmissionpolicybinding.admissionregistration.k8s.io/sentinel-gate",
+		"daemonset.apps/sentinel-gate",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("there are\n%s\nand should be\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

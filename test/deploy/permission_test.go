@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,15 +17,22 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 )
 
-// gateClient has the token of the shipped ServiceAccount, and nothing more.
-func gateClient(t *testing.T) kubernetes.Interface {
+// gateClient has the token that a kubelet mounts into the pod, and nothing more.
+func gateClient(t *testing.T, pod *corev1.Pod) kubernetes.Interface {
 	t.Helper()
-	kubeconfig, err := cp.ServiceAccountKubeconfig(testContext(t), namespace, account)
+	kubeconfig, err := cp.PodKubeconfig(testContext(t), pod)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return client(t, kubeconfig)
+}
+
+func client(t *testing.T, kubeconfig string) kubernetes.Interface {
+	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		t.Fatal(err)
@@ -39,8 +47,8 @@ func gateClient(t *testing.T) kubernetes.Interface {
 // Each attempt is made for real, on objects that there are, with the gate's own
 // token.
 func TestTokenCannotAct(t *testing.T) {
-	ctx, c := testContext(t), gateClient(t)
 	pod := pods(t)[0]
+	ctx, c := testContext(t), gateClient(t, &pod)
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "tainted-0"}}
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
 	patch := []byte(`{"spec":{"unschedulable":true}}`)
@@ -99,7 +107,8 @@ func TestTokenCannotAct(t *testing.T) {
 }
 
 func TestTokenCanDoItsWork(t *testing.T) {
-	ctx, c := testContext(t), gateClient(t)
+	pod := pods(t)[0]
+	ctx, c := testContext(t), gateClient(t, &pod)
 	for what, attempt := range map[string]func(context.Context) error{
 		"list nodes": func(ctx context.Context) error {
 			_, err := c.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
@@ -114,7 +123,7 @@ func TestTokenCanDoItsWork(t *testing.T) {
 			return err
 		},
 		"write a record": func(ctx context.Context) error {
-			lease, err := c.CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "record"}}, metav1.CreateOptions{})
+			lease, err := c.CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: pod.Spec.NodeName}}, metav1.CreateOptions{})
 			if err != nil {
 				return err
 			}
@@ -128,10 +137,55 @@ func TestTokenCanDoItsWork(t *testing.T) {
 	}
 }
 
+// RBAC cannot tell one record from another. The admission policy does.
+func TestTokenCannotWriteForAnotherNode(t *testing.T) {
+	all := pods(t)
+	ctx, own, other := testContext(t), &all[1], all[2].Spec.NodeName
+	c := gateClient(t, own)
+	create := func(c kubernetes.Interface, name string) error {
+		_, err := c.CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{
+			DryRun: []string{metav1.DryRunAll},
+		})
+		return err
+	}
+	// A policy takes a moment to be enforced.
+	if err := controlplane.Poll(ctx, func() error {
+		if err := create(c, other); err == nil {
+			return errors.New("the gate may write the record of another node")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("the gate on node %s may write the record of that node, not %s", own.Spec.NodeName, other)
+	if err := create(c, other); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if err := create(c, own.Spec.NodeName); err != nil {
+		t.Errorf("its own: %v", err)
+	}
+	lease, err := cp.Client().CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: other}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("to update the record of another node: %v", err)
+	}
+	// A token that was requested by hand names no node.
+	unbound, err := cp.ServiceAccountKubeconfig(ctx, namespace, account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := create(client(t, unbound), own.Spec.NodeName); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "this token names none") {
+		t.Errorf("with a token without a node: %v", err)
+	}
+}
+
 // Not only what was thought of above: of all that the authorizer lets the token
 // do in any namespace, what writes is this and no more.
 func TestAllThatTheTokenMayWrite(t *testing.T) {
-	ctx, c := testContext(t), gateClient(t)
+	pod := pods(t)[0]
+	ctx, c := testContext(t), gateClient(t, &pod)
 	list, err := cp.Client().CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ var taints = []corev1.Taint{
 }
 
 // pods returns those that the real DaemonSet controller made, one for each of
-// the nodes, as they were admitted.
+// the nodes, as they were admitted and bound.
 func pods(t *testing.T) []corev1.Pod {
 	t.Helper()
 	ctx := testContext(t)
@@ -46,7 +46,26 @@ func pods(t *testing.T) []corev1.Pod {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	for i := range list.Items {
+		bind(t, &list.Items[i])
+	}
 	return list.Items
+}
+
+// bind does what the scheduler would, to the only node that the controller lets
+// the pod run on.
+func bind(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	if pod.Spec.NodeName != "" {
+		return
+	}
+	node := pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0]
+	if err := cp.Client().CoreV1().Pods(pod.Namespace).Bind(testContext(t), &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Name: pod.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: node},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pod.Spec.NodeName = node
 }
 
 // There is a gate on each node that kured may reboot, and it stays.
