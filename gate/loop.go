@@ -440,8 +440,10 @@ func (l *Loop) watch(ctx context.Context) {
 			continue
 		}
 		go func() {
+			short := 0 // watches in a row that ended at once
 			for pause := breather; ctx.Err() == nil; pause = min(2*pause, l.Interval+breather) {
 				began := time.Now()
+				short++
 				err := guardedWatch(ctx, watcher, func(r Result) {
 					select {
 					case hints <- step.outcome(r, 0):
@@ -452,9 +454,13 @@ func (l *Loop) watch(ctx context.Context) {
 					return
 				}
 				if time.Since(began) > l.Interval {
-					pause = breather
+					pause, short = breather, 0
 				}
-				l.Log.Debug("a watch ended and is begun anew; evaluations go on meanwhile", "step", step.Name, "error", err)
+				if short == 2 { // not a connection that was lost, but a permission that is missing, say
+					l.Log.Warn("the step's objects cannot be watched: until they can, the open gate learns of a change only at its next evaluation", "step", step.Name, "error", err)
+				} else {
+					l.Log.Debug("a watch ended and is begun anew; evaluations go on meanwhile", "step", step.Name, "error", err)
+				}
 				select {
 				case <-time.After(pause):
 				case <-ctx.Done():

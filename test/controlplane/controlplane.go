@@ -41,6 +41,9 @@ type Options struct {
 	Scheduler              bool
 	// APIServerFlags come after the harness's own, and win.
 	APIServerFlags []string
+	// Oldest takes the API server of the oldest supported minor; the rest stays. Its build is part of the start, unless it
+	// was built before.
+	Oldest bool
 	// Audit records every request, for Requests.
 	Audit bool
 }
@@ -66,29 +69,36 @@ type ControlPlane struct {
 
 // ServerBinary builds the control plane, or finds it built, and returns its path.
 func ServerBinary(ctx context.Context, progress io.Writer) (string, error) {
+	return binary(ctx, progress, build.Target{Title: "test control plane", Module: "test/controlplane/server", Package: ".", Name: "controlplane"})
+}
+
+// OldestAPIServerBinary builds the API server of the oldest minor of Kubernetes that the product supports, or finds it
+// built, and returns its path.
+func OldestAPIServerBinary(ctx context.Context, progress io.Writer) (string, error) {
+	return binary(ctx, progress, build.Target{
+		Title: "oldest API server", Module: "test/controlplane/oldest", Package: "k8s.io/kubernetes/cmd/kube-apiserver", Name: "oldest-kube-apiserver",
+	})
+}
+
+// binary builds a target that is, or contains, an API server.
+func binary(ctx context.Context, progress io.Writer, target build.Target) (string, error) {
 	root, err := build.Root()
 	if err != nil {
 		return "", err
 	}
-	const module = "test/controlplane/server"
-	mod, err := os.ReadFile(filepath.Join(root, module, "go.mod"))
+	mod, err := os.ReadFile(filepath.Join(root, target.Module, "go.mod"))
 	if err != nil {
 		return "", fmt.Errorf("reading the version of Kubernetes: %w", err)
 	}
 	version := regexp.MustCompile(`k8s\.io/kubernetes (v(\d+)\.(\d+)\S*)`).FindSubmatch(mod)
 	if version == nil {
-		return "", fmt.Errorf("reading the version of Kubernetes: none in %s/go.mod", module)
+		return "", fmt.Errorf("reading the version of Kubernetes: none in %s/go.mod", target.Module)
 	}
 	// Without these an API server calls itself v0.0.0-master.
 	const pkg = "k8s.io/component-base/version"
-	return build.Binary(ctx, progress, build.Target{
-		Title:   "test control plane",
-		Module:  module,
-		Package: ".",
-		Name:    "controlplane",
-		LDFlags: fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean",
-			pkg, version[1], version[2], version[3]),
-	})
+	target.LDFlags = fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean",
+		pkg, version[1], version[2], version[3])
+	return build.Binary(ctx, progress, target)
 }
 
 // Start returns once the API server is ready and has made the namespaces that it always makes. The context bounds the
@@ -197,8 +207,17 @@ func (cp *ControlPlane) StartAPIServer(ctx context.Context) error {
 		}
 		flags = append(flags, audit...)
 	}
+	flags = append(flags, cp.options.APIServerFlags...)
+	command := cp.binary
+	if cp.options.Oldest {
+		oldest, err := OldestAPIServerBinary(ctx, cp.options.Progress)
+		if err != nil {
+			return err
+		}
+		command, flags = oldest, flags[1:]
+	}
 	// Under a supervisor, because a paused API server could not notice the end of the test itself.
-	apiserver, err := Supervise(cp.binary, cp.path("kube-apiserver.log"), cp.binary, append(flags, cp.options.APIServerFlags...)...)
+	apiserver, err := Supervise(cp.binary, cp.path("kube-apiserver.log"), command, flags...)
 	if err != nil {
 		return err
 	}

@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/helm"
 	"github.com/sentinel-gate/sentinel-gate/test/prometheus"
 )
 
@@ -23,8 +25,12 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	if _, err := controlplane.ServerBinary(ctx, os.Stderr); err != nil {
-		return err
+	for _, binary := range []func(context.Context, io.Writer) (string, error){
+		controlplane.ServerBinary, controlplane.OldestAPIServerBinary, helm.Binary,
+	} {
+		if _, err := binary(ctx, os.Stderr); err != nil {
+			return err
+		}
 	}
 	for _, name := range []string{"prometheus", "promtool"} {
 		if _, err := prometheus.Binary(ctx, os.Stderr, name); err != nil {

@@ -2,66 +2,6 @@ module github.com/sentinel-gate/sentinel-gate/test/controlplane/oldest
 
 go 1.26.0
 
-replace k8s.io/api => k8s.io/api v0.30.14
-
-replace k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.30.14
-
-replace k8s.io/apimachinery => k8s.io/apimachinery v0.30.14
-
-replace k8s.io/apiserver => k8s.io/apiserver v0.30.14
-
-replace k8s.io/cli-runtime => k8s.io/cli-runtime v0.30.14
-
-replace k8s.io/client-go => k8s.io/client-go v0.30.14
-
-replace k8s.io/cloud-provider => k8s.io/cloud-provider v0.30.14
-
-replace k8s.io/cluster-bootstrap => k8s.io/cluster-bootstrap v0.30.14
-
-replace k8s.io/code-generator => k8s.io/code-generator v0.30.14
-
-replace k8s.io/component-base => k8s.io/component-base v0.30.14
-
-replace k8s.io/component-helpers => k8s.io/component-helpers v0.30.14
-
-replace k8s.io/controller-manager => k8s.io/controller-manager v0.30.14
-
-replace k8s.io/cri-api => k8s.io/cri-api v0.30.14
-
-replace k8s.io/csi-translation-lib => k8s.io/csi-translation-lib v0.30.14
-
-replace k8s.io/dynamic-resource-allocation => k8s.io/dynamic-resource-allocation v0.30.14
-
-replace k8s.io/endpointslice => k8s.io/endpointslice v0.30.14
-
-replace k8s.io/kms => k8s.io/kms v0.30.14
-
-replace k8s.io/kube-aggregator => k8s.io/kube-aggregator v0.30.14
-
-replace k8s.io/kube-controller-manager => k8s.io/kube-controller-manager v0.30.14
-
-replace k8s.io/kube-proxy => k8s.io/kube-proxy v0.30.14
-
-replace k8s.io/kube-scheduler => k8s.io/kube-scheduler v0.30.14
-
-replace k8s.io/kubectl => k8s.io/kubectl v0.30.14
-
-replace k8s.io/kubelet => k8s.io/kubelet v0.30.14
-
-replace k8s.io/legacy-cloud-providers => k8s.io/legacy-cloud-providers v0.30.14
-
-replace k8s.io/metrics => k8s.io/metrics v0.30.14
-
-replace k8s.io/mount-utils => k8s.io/mount-utils v0.30.14
-
-replace k8s.io/pod-security-admission => k8s.io/pod-security-admission v0.30.14
-
-replace k8s.io/sample-apiserver => k8s.io/sample-apiserver v0.30.14
-
-replace k8s.io/sample-cli-plugin => k8s.io/sample-cli-plugin v0.30.14
-
-replace k8s.io/sample-controller => k8s.io/sample-controller v0.30.14
-
 tool k8s.io/kubernetes/cmd/kube-apiserver
 
 require (
@@ -194,4 +134,37 @@ require (
 	sigs.k8s.io/json v0.0.0-20221116044647-bc3834ca7abd // indirect
 	sigs.k8s.io/structured-merge-diff/v4 v4.4.1 // indirect
 	sigs.k8s.io/yaml v1.3.0 // indirect
+)
+
+replace (
+	k8s.io/api => k8s.io/api v0.30.14
+	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.30.14
+	k8s.io/apimachinery => k8s.io/apimachinery v0.30.14
+	k8s.io/apiserver => k8s.io/apiserver v0.30.14
+	k8s.io/cli-runtime => k8s.io/cli-runtime v0.30.14
+	k8s.io/client-go => k8s.io/client-go v0.30.14
+	k8s.io/cloud-provider => k8s.io/cloud-provider v0.30.14
+	k8s.io/cluster-bootstrap => k8s.io/cluster-bootstrap v0.30.14
+	k8s.io/code-generator => k8s.io/code-generator v0.30.14
+	k8s.io/component-base => k8s.io/component-base v0.30.14
+	k8s.io/component-helpers => k8s.io/component-helpers v0.30.14
+	k8s.io/controller-manager => k8s.io/controller-manager v0.30.14
+	k8s.io/cri-api => k8s.io/cri-api v0.30.14
+	k8s.io/csi-translation-lib => k8s.io/csi-translation-lib v0.30.14
+	k8s.io/dynamic-resource-allocation => k8s.io/dynamic-resource-allocation v0.30.14
+	k8s.io/endpointslice => k8s.io/endpointslice v0.30.14
+	k8s.io/kms => k8s.io/kms v0.30.14
+	k8s.io/kube-aggregator => k8s.io/kube-aggregator v0.30.14
+	k8s.io/kube-controller-manager => k8s.io/kube-controller-manager v0.30.14
+	k8s.io/kube-proxy => k8s.io/kube-proxy v0.30.14
+	k8s.io/kube-scheduler => k8s.io/kube-scheduler v0.30.14
+	k8s.io/kubectl => k8s.io/kubectl v0.30.14
+	k8s.io/kubelet => k8s.io/kubelet v0.30.14
+	k8s.io/legacy-cloud-providers => k8s.io/legacy-cloud-providers v0.30.14
+	k8s.io/metrics => k8s.io/metrics v0.30.14
+	k8s.io/mount-utils => k8s.io/mount-utils v0.30.14
+	k8s.io/pod-security-admission => k8s.io/pod-security-admission v0.30.14
+	k8s.io/sample-apiserver => k8s.io/sample-apiserver v0.30.14
+	k8s.io/sample-cli-plugin => k8s.io/sample-cli-plugin v0.30.14
+	k8s.io/sample-controller => k8s.io/sample-controller v0.30.14
 )
