@@ -21,6 +21,7 @@ import (
 // page in docs/checks.
 var types = map[string]checkType{
 	"alerts":     {gate.ClusterScope, typed(alertsDefaults, newAlerts)},
+	"cordons":    {gate.ClusterScope, typed(cordonsDefaults, newCordons)},
 	"nodesReady": {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
 	"podsReady":  {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
 	"readySoak":  {gate.ClusterScope, typed(readySoakDefaults, newReadySoak)},

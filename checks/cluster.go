@@ -118,12 +118,15 @@ type node struct {
 	reason    string
 	since     time.Time // of the Ready condition
 	heartbeat time.Time
+
+	unschedulable bool // cordoned
 }
 
 func newNode(n *corev1.Node) node {
 	out := node{
 		name: n.Name, labels: n.Labels, taints: n.Spec.Taints,
 		created: n.CreationTimestamp.Time, bootID: n.Status.NodeInfo.BootID,
+		unschedulable: n.Spec.Unschedulable,
 	}
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {

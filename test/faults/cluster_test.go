@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -160,9 +162,13 @@ func revoke(w *world, group, resource string) {
 // each is made while the gate is open, and mended.
 func TestClusterFaultsClose(t *testing.T) {
 	w := newWorld(t)
-	d := w.start()
+	d := w.start(func(o *daemon.Options) { o.Checks += "- {name: cordons, type: cordons}\n" })
 	w.must(w.host.RequireReboot())
 	w.open(d, 0)
+	cordon := func(node string, yes bool) {
+		_, err := cp.Client().CoreV1().Nodes().Patch(w.ctx, node, types.MergePatchType, fmt.Appendf(nil, `{"spec":{"unschedulable":%t}}`, yes), metav1.PatchOptions{})
+		w.must(err)
+	}
 	running := func(s *corev1.PodStatus) {
 		s.Phase = corev1.PodRunning
 		for i := range s.Conditions {
@@ -220,6 +226,10 @@ func TestClusterFaultsClose(t *testing.T) {
 				_, err := w.Nodes[4].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
 				w.must(err)
 			},
+		},
+		{
+			"TestF25AnotherNodeCordoned", "cordons", "Fail", "NodesCordoned", "n4",
+			func() { cordon("n4", true) }, func() { cordon("n4", false) },
 		},
 		{
 			"TestF37GateDidNotComeBack", "soak", "Unknown", "RebootNotRecorded", "n3",
