@@ -46,7 +46,7 @@ func options(typeName, text string) string {
 // with its path: what is compared is the whole message.
 func TestF21BadConfigurations(t *testing.T) {
 	const (
-		types    = "alerts, cordons, nodesReady, podsReady, readySoak"
+		types    = "alerts, controlPlaneQuorum, cordons, nodesReady, podsReady, readySoak"
 		top      = "apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout"
 		name     = "name: want lower-case letters, digits and hyphens, at most 63, not "
 		noChecks = "checks: want at least one: a gate without checks would let every reboot through"
@@ -162,6 +162,19 @@ checks[2] "c": timeout: has no value: give one, or leave the field out`,
 				"checks[2] \"c\": timeout: 1m leaves an open gate no time between two evaluations: with an interval of 10s and a maxAge of 20s it can be 8s at most",
 		},
 		{"bounds of nodesReady", options("nodesReady", `{minimum: 0, maxNotReady: -1}`), "checks[0] \"x\": options.minimum: must be at least 1, not 0\nchecks[0] \"x\": options.maxNotReady: must be at least 0, not -1"},
+		{
+			"options of controlPlaneQuorum", options("controlPlaneQuorum", `{selector: "", members: -1, minimum: -1, allowsingle: true, pods: "a in"}`),
+			"checks[0] \"x\": options: unknown field \"allowsingle\": want one of allowSingle, members, minimum, pods, selector\n" +
+				"checks[0] \"x\": options.pods: not a label selector: unable to parse requirement: found '' expected: '('\n" +
+				"checks[0] \"x\": options.members: must be at least 0, not -1\n" +
+				"checks[0] \"x\": options.minimum: must be at least 0, not -1\n" +
+				"checks[0] \"x\": options.selector: must not be empty: it says which nodes are the control plane",
+		},
+		{
+			"controlPlaneQuorum at odds with itself", options("controlPlaneQuorum", `{members: 3, minimum: 3, allowSingle: true}`),
+			"checks[0] \"x\": options.allowSingle: contradicts members above 1, and minimum\n" +
+				"checks[0] \"x\": options.minimum: of 3 members, at most 2 are others, not 3",
+		},
 		{
 			"options of cordons", options("cordons", `{selector: "a=(b", maxcordoned: 1, maxCordoned: -1}`),
 			"checks[0] \"x\": options: unknown field \"maxcordoned\": want one of maxCordoned, selector\n" +

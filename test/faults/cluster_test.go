@@ -2,7 +2,6 @@ package faults
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -162,13 +161,19 @@ func revoke(w *world, group, resource string) {
 // each is made while the gate is open, and mended.
 func TestClusterFaultsClose(t *testing.T) {
 	w := newWorld(t)
-	d := w.start(func(o *daemon.Options) { o.Checks += "- {name: cordons, type: cordons}\n" })
-	w.must(w.host.RequireReboot())
-	w.open(d, 0)
-	cordon := func(node string, yes bool) {
-		_, err := cp.Client().CoreV1().Nodes().Patch(w.ctx, node, types.MergePatchType, fmt.Appendf(nil, `{"spec":{"unschedulable":%t}}`, yes), metav1.PatchOptions{})
+	patch := func(node, patch string) {
+		w.t.Helper()
+		_, err := cp.Client().CoreV1().Nodes().Patch(w.ctx, node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		w.must(err)
 	}
+	for _, member := range []string{"n1", "n2", "n3"} {
+		patch(member, `{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`)
+	}
+	d := w.start(func(o *daemon.Options) {
+		o.Checks += "- {name: cordons, type: cordons}\n- {name: quorum, type: controlPlaneQuorum}\n"
+	})
+	w.must(w.host.RequireReboot())
+	w.open(d, 0)
 	running := func(s *corev1.PodStatus) {
 		s.Phase = corev1.PodRunning
 		for i := range s.Conditions {
@@ -228,8 +233,20 @@ func TestClusterFaultsClose(t *testing.T) {
 			},
 		},
 		{
+			"TestF24MemberDown", "quorum", "Fail", "QuorumAtRisk", "n3 (Ready=False",
+			func() {
+				_, err := w.Nodes[2].SetReady(w.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now().Add(-cluster.BootedAgo))
+				w.must(err)
+			},
+			func() {
+				_, err := w.Nodes[2].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
+				w.must(err)
+			},
+		},
+		{
 			"TestF25AnotherNodeCordoned", "cordons", "Fail", "NodesCordoned", "n4",
-			func() { cordon("n4", true) }, func() { cordon("n4", false) },
+			func() { patch("n4", `{"spec":{"unschedulable":true}}`) },
+			func() { patch("n4", `{"spec":{"unschedulable":null}}`) },
 		},
 		{
 			"TestF37GateDidNotComeBack", "soak", "Unknown", "RebootNotRecorded", "n3",
