@@ -23,6 +23,7 @@ var types = map[string]checkType{
 	"alerts":             {gate.ClusterScope, typed(alertsDefaults, newAlerts)},
 	"controlPlaneQuorum": {gate.NodeScope, typed(controlPlaneQuorumDefaults, newControlPlaneQuorum)},
 	"cordons":            {gate.ClusterScope, typed(cordonsDefaults, newCordons)},
+	"disruptionBudgets":  {gate.NodeScope, typed(disruptionBudgetsDefaults, newDisruptionBudgets)},
 	"nodesReady":         {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
 	"podsReady":          {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
 	"readySoak":          {gate.ClusterScope, typed(readySoakDefaults, newReadySoak)},

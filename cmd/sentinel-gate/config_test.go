@@ -46,7 +46,7 @@ func options(typeName, text string) string {
 // with its path: what is compared is the whole message.
 func TestF21BadConfigurations(t *testing.T) {
 	const (
-		types    = "alerts, controlPlaneQuorum, cordons, nodesReady, podsReady, readySoak"
+		types    = "alerts, controlPlaneQuorum, cordons, disruptionBudgets, nodesReady, podsReady, readySoak"
 		top      = "apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout"
 		name     = "name: want lower-case letters, digits and hyphens, at most 63, not "
 		noChecks = "checks: want at least one: a gate without checks would let every reboot through"
@@ -180,6 +180,11 @@ checks[2] "c": timeout: has no value: give one, or leave the field out`,
 			"checks[0] \"x\": options: unknown field \"maxcordoned\": want one of maxCordoned, selector\n" +
 				"checks[0] \"x\": options.selector: not a label selector: unable to parse requirement: found '(', expected: identifier\n" +
 				"checks[0] \"x\": options.maxCordoned: must be at least 0, not -1",
+		},
+		{
+			"options of disruptionBudgets", options("disruptionBudgets", `{podSelector: "app in", podselector: a}`),
+			"checks[0] \"x\": options.podSelector: not a label selector: unable to parse requirement: found '' expected: '('\n" +
+				"checks[0] \"x\": options: unknown field \"podselector\": want one of podSelector",
 		},
 		{"bounds of readySoak", options("readySoak", `{duration: 0s}`), `checks[0] "x": options.duration: must be longer than 0s`},
 
