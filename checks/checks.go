@@ -24,6 +24,7 @@ var types = map[string]checkType{
 	"controlPlaneQuorum": {gate.NodeScope, typed(controlPlaneQuorumDefaults, newControlPlaneQuorum)},
 	"cordons":            {gate.ClusterScope, typed(cordonsDefaults, newCordons)},
 	"disruptionBudgets":  {gate.NodeScope, typed(disruptionBudgetsDefaults, newDisruptionBudgets)},
+	"headroom":           {gate.NodeScope, typed(headroomDefaults, newHeadroom)},
 	"nodesReady":         {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
 	"podsReady":          {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
 	"readySoak":          {gate.ClusterScope, typed(readySoakDefaults, newReadySoak)},

@@ -52,7 +52,7 @@ func selector(t testing.TB, text string) Selector {
 
 // optionsOf are the options of each type, as zero values.
 var optionsOf = map[string]any{
-	"alerts": AlertsOptions{}, "controlPlaneQuorum": ControlPlaneQuorumOptions{}, "cordons": CordonsOptions{}, "disruptionBudgets": DisruptionBudgetsOptions{}, "nodesReady": NodesReadyOptions{}, "podsReady": PodsReadyOptions{}, "readySoak": ReadySoakOptions{},
+	"alerts": AlertsOptions{}, "controlPlaneQuorum": ControlPlaneQuorumOptions{}, "cordons": CordonsOptions{}, "disruptionBudgets": DisruptionBudgetsOptions{}, "headroom": HeadroomOptions{}, "nodesReady": NodesReadyOptions{}, "podsReady": PodsReadyOptions{}, "readySoak": ReadySoakOptions{},
 }
 
 // fieldsOf returns the names of a struct's fields in the configuration.
@@ -182,7 +182,7 @@ func reasonsIn(t *testing.T, file string) map[string]string {
 func TestUnknownTypeIsRefused(t *testing.T) {
 	for _, name := range []string{"", "NodesReady", "nodesready", "nodesReady "} {
 		check, problems := New(name, nil, nil)
-		want := "type: unknown type " + strconv.Quote(name) + ": want one of alerts, controlPlaneQuorum, cordons, disruptionBudgets, nodesReady, podsReady, readySoak"
+		want := "type: unknown type " + strconv.Quote(name) + ": want one of alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, nodesReady, podsReady, readySoak"
 		if check != nil || len(problems) != 1 || problems[0].Error() != want {
 			t.Errorf("got %v, %v\nwant %s", check, problems, want)
 		}

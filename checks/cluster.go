@@ -125,13 +125,14 @@ type node struct {
 	heartbeat time.Time
 
 	unschedulable bool // cordoned
+	allocatable   amounts
 }
 
 func newNode(n *corev1.Node) node {
 	out := node{
 		name: n.Name, labels: n.Labels, taints: n.Spec.Taints,
 		created: n.CreationTimestamp.Time, bootID: n.Status.NodeInfo.BootID,
-		unschedulable: n.Spec.Unschedulable,
+		unschedulable: n.Spec.Unschedulable, allocatable: amountsOf(n.Status.Allocatable),
 	}
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {

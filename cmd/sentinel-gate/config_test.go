@@ -46,7 +46,7 @@ func options(typeName, text string) string {
 // with its path: what is compared is the whole message.
 func TestF21BadConfigurations(t *testing.T) {
 	const (
-		types    = "alerts, controlPlaneQuorum, cordons, disruptionBudgets, nodesReady, podsReady, readySoak"
+		types    = "alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, nodesReady, podsReady, readySoak"
 		top      = "apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout"
 		name     = "name: want lower-case letters, digits and hyphens, at most 63, not "
 		noChecks = "checks: want at least one: a gate without checks would let every reboot through"
@@ -186,6 +186,20 @@ checks[2] "c": timeout: has no value: give one, or leave the field out`,
 			"checks[0] \"x\": options.podSelector: not a label selector: unable to parse requirement: found '' expected: '('\n" +
 				"checks[0] \"x\": options: unknown field \"podselector\": want one of podSelector",
 		},
+		{
+			"options of headroom", options("headroom", `{resources: cpu, reserve: 10%, nodeSelector: "a in", Reserve: 1}`),
+			"checks[0] \"x\": options: unknown field \"Reserve\": want one of nodeSelector, podSelector, reserve, resources\n" +
+				"checks[0] \"x\": options.nodeSelector: not a label selector: unable to parse requirement: found '' expected: '('\n" +
+				"checks[0] \"x\": options.reserve: must be a whole number, not \"10%\"\n" +
+				"checks[0] \"x\": options.resources: must be a list, not \"cpu\"",
+		},
+		{
+			"bounds of headroom", options("headroom", `{resources: [cpu, "", cpu], reserve: 100}`),
+			"checks[0] \"x\": options.reserve: must be at most 99 percent, not 100\n" +
+				"checks[0] \"x\": options.resources[1]: has no name\n" +
+				"checks[0] \"x\": options.resources[2]: \"cpu\" is given twice",
+		},
+		{"less than nothing of headroom", options("headroom", `{reserve: -1}`), `checks[0] "x": options.reserve: must be at least 0, not -1`},
 		{"bounds of readySoak", options("readySoak", `{duration: 0s}`), `checks[0] "x": options.duration: must be longer than 0s`},
 
 		// Steps.

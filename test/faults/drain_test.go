@@ -5,9 +5,11 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/sentinel-gate/sentinel-gate/checks"
@@ -77,4 +79,26 @@ func TestF23BudgetHoldsClosed(t *testing.T) {
 	mark = d.Lines()
 	w.must(budgets.Delete(w.ctx, "web", metav1.DeleteOptions{}))
 	w.open(d, mark)
+}
+
+// F31: the drained pods did not fit on what was left.
+func TestF31NoRoomHoldsClosed(t *testing.T) {
+	w := newWorld(t)
+	guest(w, "db")
+	w.must(w.host.RequireReboot())
+	d := w.start(func(o *daemon.Options) { o.Checks = `[{name: room, type: headroom}]` })
+	w.open(d, 0)
+	mark := d.Lines()
+	for _, n := range w.Nodes[1:] {
+		w.must(n.SetTaints(w.ctx, corev1.Taint{Key: "dedicated", Effect: corev1.TaintEffectNoSchedule}))
+	}
+	w.evaluated(d) // the pods of the harness tolerate every taint
+	for _, n := range w.Nodes[1:] {
+		_, err := cp.Client().CoreV1().Nodes().Patch(w.ctx, n.Name, types.MergePatchType, []byte(`{"status":{"allocatable":{"pods":"1"}}}`), metav1.PatchOptions{}, "status")
+		w.must(err)
+	}
+	step := w.closedBy(d, mark, "room", "Fail", "PodTooLarge")
+	if !strings.Contains(step.Message, "default/db (no controller) requests 1 pods, and no node where it may run has more than 0 free; pods short by 1") {
+		t.Errorf("message: %s", step.Message)
+	}
 }
