@@ -20,10 +20,14 @@ import (
 // types are the known types of check. To add one: a file, a line here, and its
 // page in docs/checks.
 var types = map[string]checkType{
-	"alerts":     {gate.ClusterScope, typed(alertsDefaults, newAlerts)},
-	"nodesReady": {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
-	"podsReady":  {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
-	"readySoak":  {gate.ClusterScope, typed(readySoakDefaults, newReadySoak)},
+	"alerts":             {gate.ClusterScope, typed(alertsDefaults, newAlerts)},
+	"controlPlaneQuorum": {gate.NodeScope, typed(controlPlaneQuorumDefaults, newControlPlaneQuorum)},
+	"cordons":            {gate.ClusterScope, typed(cordonsDefaults, newCordons)},
+	"disruptionBudgets":  {gate.NodeScope, typed(disruptionBudgetsDefaults, newDisruptionBudgets)},
+	"headroom":           {gate.NodeScope, typed(headroomDefaults, newHeadroom)},
+	"nodesReady":         {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
+	"podsReady":          {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
+	"readySoak":          {gate.ClusterScope, typed(readySoakDefaults, newReadySoak)},
 }
 
 type checkType struct {

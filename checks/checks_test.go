@@ -174,7 +174,7 @@ func reasonsIn(t *testing.T, file string) map[string]string {
 func TestUnknownTypeIsRefused(t *testing.T) {
 	for _, name := range []string{"", "NodesReady", "nodesready", "nodesReady "} {
 		check, problems := New(name, nil, nil)
-		want := "type: unknown type " + strconv.Quote(name) + ": want one of alerts, nodesReady, podsReady, readySoak"
+		want := "type: unknown type " + strconv.Quote(name) + ": want one of alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, nodesReady, podsReady, readySoak"
 		if check != nil || len(problems) != 1 || problems[0].Error() != want {
 			t.Errorf("got %v, %v\nwant %s", check, problems, want)
 		}

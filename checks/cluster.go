@@ -14,6 +14,7 @@ import (
 	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
+	policyclient "k8s.io/client-go/kubernetes/typed/policy/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
@@ -36,6 +37,7 @@ type Cluster struct {
 	core         coreclient.CoreV1Interface
 	apps         appsclient.AppsV1Interface
 	coordination coordinationclient.CoordinationV1Interface
+	policy       policyclient.PolicyV1Interface
 }
 
 // NewCluster returns the Cluster that config reaches.
@@ -57,6 +59,9 @@ func NewCluster(config *rest.Config, namespace, node string) (*Cluster, error) {
 		return nil, err
 	}
 	if c.coordination, err = coordinationclient.NewForConfigAndClient(config, client); err != nil {
+		return nil, err
+	}
+	if c.policy, err = policyclient.NewForConfigAndClient(config, client); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -118,12 +123,16 @@ type node struct {
 	reason    string
 	since     time.Time // of the Ready condition
 	heartbeat time.Time
+
+	unschedulable bool // cordoned
+	allocatable   amounts
 }
 
 func newNode(n *corev1.Node) node {
 	out := node{
 		name: n.Name, labels: n.Labels, taints: n.Spec.Taints,
 		created: n.CreationTimestamp.Time, bootID: n.Status.NodeInfo.BootID,
+		unschedulable: n.Spec.Unschedulable, allocatable: amountsOf(n.Status.Allocatable),
 	}
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {

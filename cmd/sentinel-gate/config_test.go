@@ -46,7 +46,7 @@ func options(typeName, text string) string {
 // with its path: what is compared is the whole message.
 func TestF21BadConfigurations(t *testing.T) {
 	const (
-		types    = "alerts, nodesReady, podsReady, readySoak"
+		types    = "alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, nodesReady, podsReady, readySoak"
 		top      = "apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout"
 		name     = "name: want lower-case letters, digits and hyphens, at most 63, not "
 		noChecks = "checks: want at least one: a gate without checks would let every reboot through"
@@ -162,6 +162,44 @@ checks[2] "c": timeout: has no value: give one, or leave the field out`,
 				"checks[2] \"c\": timeout: 1m leaves an open gate no time between two evaluations: with an interval of 10s and a maxAge of 20s it can be 8s at most",
 		},
 		{"bounds of nodesReady", options("nodesReady", `{minimum: 0, maxNotReady: -1}`), "checks[0] \"x\": options.minimum: must be at least 1, not 0\nchecks[0] \"x\": options.maxNotReady: must be at least 0, not -1"},
+		{
+			"options of controlPlaneQuorum", options("controlPlaneQuorum", `{selector: "", members: -1, minimum: -1, allowsingle: true, pods: "a in"}`),
+			"checks[0] \"x\": options: unknown field \"allowsingle\": want one of allowSingle, members, minimum, pods, selector\n" +
+				"checks[0] \"x\": options.pods: not a label selector: unable to parse requirement: found '' expected: '('\n" +
+				"checks[0] \"x\": options.members: must be at least 0, not -1\n" +
+				"checks[0] \"x\": options.minimum: must be at least 0, not -1\n" +
+				"checks[0] \"x\": options.selector: must not be empty: it says which nodes are the control plane",
+		},
+		{
+			"controlPlaneQuorum at odds with itself", options("controlPlaneQuorum", `{members: 3, minimum: 3, allowSingle: true}`),
+			"checks[0] \"x\": options.allowSingle: contradicts members above 1, and minimum\n" +
+				"checks[0] \"x\": options.minimum: of 3 members, at most 2 are others, not 3",
+		},
+		{
+			"options of cordons", options("cordons", `{selector: "a=(b", maxcordoned: 1, maxCordoned: -1}`),
+			"checks[0] \"x\": options: unknown field \"maxcordoned\": want one of maxCordoned, selector\n" +
+				"checks[0] \"x\": options.selector: not a label selector: unable to parse requirement: found '(', expected: identifier\n" +
+				"checks[0] \"x\": options.maxCordoned: must be at least 0, not -1",
+		},
+		{
+			"options of disruptionBudgets", options("disruptionBudgets", `{podSelector: "app in", podselector: a}`),
+			"checks[0] \"x\": options.podSelector: not a label selector: unable to parse requirement: found '' expected: '('\n" +
+				"checks[0] \"x\": options: unknown field \"podselector\": want one of podSelector",
+		},
+		{
+			"options of headroom", options("headroom", `{resources: cpu, reserve: 10%, nodeSelector: "a in", Reserve: 1}`),
+			"checks[0] \"x\": options: unknown field \"Reserve\": want one of nodeSelector, podSelector, reserve, resources\n" +
+				"checks[0] \"x\": options.nodeSelector: not a label selector: unable to parse requirement: found '' expected: '('\n" +
+				"checks[0] \"x\": options.reserve: must be a whole number, not \"10%\"\n" +
+				"checks[0] \"x\": options.resources: must be a list, not \"cpu\"",
+		},
+		{
+			"bounds of headroom", options("headroom", `{resources: [cpu, "", cpu], reserve: 100}`),
+			"checks[0] \"x\": options.reserve: must be at most 99 percent, not 100\n" +
+				"checks[0] \"x\": options.resources[1]: has no name\n" +
+				"checks[0] \"x\": options.resources[2]: \"cpu\" is given twice",
+		},
+		{"less than nothing of headroom", options("headroom", `{reserve: -1}`), `checks[0] "x": options.reserve: must be at least 0, not -1`},
 		{"bounds of readySoak", options("readySoak", `{duration: 0s}`), `checks[0] "x": options.duration: must be longer than 0s`},
 
 		// Steps.

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -160,7 +161,17 @@ func revoke(w *world, group, resource string) {
 // each is made while the gate is open, and mended.
 func TestClusterFaultsClose(t *testing.T) {
 	w := newWorld(t)
-	d := w.start()
+	patch := func(node, patch string) {
+		w.t.Helper()
+		_, err := cp.Client().CoreV1().Nodes().Patch(w.ctx, node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		w.must(err)
+	}
+	for _, member := range []string{"n1", "n2", "n3"} {
+		patch(member, `{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`)
+	}
+	d := w.start(func(o *daemon.Options) {
+		o.Checks += "- {name: cordons, type: cordons}\n- {name: quorum, type: controlPlaneQuorum}\n"
+	})
 	w.must(w.host.RequireReboot())
 	w.open(d, 0)
 	running := func(s *corev1.PodStatus) {
@@ -220,6 +231,22 @@ func TestClusterFaultsClose(t *testing.T) {
 				_, err := w.Nodes[4].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
 				w.must(err)
 			},
+		},
+		{
+			"TestF24MemberDown", "quorum", "Fail", "QuorumAtRisk", "n3 (Ready=False",
+			func() {
+				_, err := w.Nodes[2].SetReady(w.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now().Add(-cluster.BootedAgo))
+				w.must(err)
+			},
+			func() {
+				_, err := w.Nodes[2].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
+				w.must(err)
+			},
+		},
+		{
+			"TestF25AnotherNodeCordoned", "cordons", "Fail", "NodesCordoned", "n4",
+			func() { patch("n4", `{"spec":{"unschedulable":true}}`) },
+			func() { patch("n4", `{"spec":{"unschedulable":null}}`) },
 		},
 		{
 			"TestF37GateDidNotComeBack", "soak", "Unknown", "RebootNotRecorded", "n3",

@@ -1,0 +1,344 @@
+package checks
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/sentinel-gate/sentinel-gate/gate"
+)
+
+// DisruptionBudgetsOptions are the options of disruptionBudgets.
+type DisruptionBudgetsOptions struct {
+	// PodSelector is kured's --drain-pod-selector: which pods it drains; all by
+	// default.
+	PodSelector Selector `json:"podSelector"`
+}
+
+func disruptionBudgetsDefaults() DisruptionBudgetsOptions { return DisruptionBudgetsOptions{} }
+
+type disruptionBudgets struct {
+	cluster *Cluster
+	options DisruptionBudgetsOptions
+}
+
+func newDisruptionBudgets(o DisruptionBudgetsOptions, c *Cluster) (Check, []error) {
+	return disruptionBudgets{c, o}, nil
+}
+
+// drain is what disruptionBudgets reads.
+type drain struct {
+	node    string
+	nodes   []node
+	pods    []resident // on the node
+	budgets []budget
+	// covered are the pods of budgets that refuse an eviction, by their names.
+	covered map[string][]resident
+}
+
+// Check reads the pods on this node and all budgets; and, of a budget that would
+// refuse an eviction, all pods, to say what ails it.
+func (c disruptionBudgets) Check(ctx context.Context) (gate.Result, error) {
+	d, err := c.read(ctx)
+	if err != nil {
+		return gate.Result{}, err
+	}
+	return drainable(d, c.options), nil
+}
+
+func (c disruptionBudgets) read(ctx context.Context) (drain, error) {
+	d := drain{node: c.cluster.Node, covered: map[string][]resident{}}
+	nodes, err := c.cluster.nodes(ctx)
+	if err != nil {
+		return drain{}, err
+	}
+	d.nodes = nodes.items
+	if _, problem := ownNode(d.nodes, d.node); problem != "" {
+		return d, nil
+	}
+	if d.pods, err = c.cluster.residents(ctx); err != nil {
+		return drain{}, err
+	}
+	if d.budgets, err = c.cluster.budgets(ctx); err != nil {
+		return drain{}, err
+	}
+	for _, g := range guarded(d, c.options) {
+		if len(g.refused) > 0 && len(g.budgets) == 1 {
+			b := g.budgets[0]
+			if d.covered[b.String()], err = c.cluster.coveredBy(ctx, b); err != nil {
+				return drain{}, err
+			}
+		}
+	}
+	return d, nil
+}
+
+// Rules name what Check reads. There is no watch: kured's own drain uses up the
+// budgets, and each of its evictions would be a hint to close.
+func (disruptionBudgets) Rules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{permit("", "nodes", "list"), permit("", "pods", "list"), permit("policy", "poddisruptionbudgets", "list")}
+}
+
+// Verify uses up the budgets that count here, and puts a pod here under a budget
+// that allows no eviction.
+func (c disruptionBudgets) Verify(ctx context.Context) (Verification, error) {
+	d, err := c.read(ctx)
+	if err != nil {
+		return Verification{}, err
+	}
+	var leaving []resident
+	for _, p := range d.pods {
+		if p.leaves(c.options.PodSelector) {
+			leaving = append(leaving, p)
+		}
+	}
+	v := Verification{
+		Looked: fmt.Sprintf("%d pods to evict, of %d on %s, and %d budgets", len(leaving), len(d.pods), d.node, len(d.budgets)),
+		Result: drainable(d, c.options),
+	}
+	if guards := guarded(d, c.options); len(guards) > 0 {
+		used := d
+		used.budgets = slices.Clone(d.budgets)
+		var who names
+		for i, b := range used.budgets {
+			if slices.ContainsFunc(guards, func(g guard) bool {
+				return slices.ContainsFunc(g.budgets, func(of budget) bool { return of.String() == b.String() })
+			}) {
+				used.budgets[i].allowed, used.budgets[i].healthy = 0, min(b.healthy, b.desired)
+				who = append(who, b.String())
+			}
+		}
+		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf("used up: %s", who), drainable(used, c.options)})
+	}
+	under := d
+	at := slices.IndexFunc(leaving, func(p resident) bool { return !goesFreely(p) })
+	if at < 0 {
+		at = len(leaving)
+		leaving = append(leaving, resident{namespace: "default", name: "another", node: d.node, phase: corev1.PodRunning, ready: true})
+		under.pods = append(slices.Clone(d.pods), leaving[at])
+	}
+	p := leaving[at]
+	under.budgets = append(slices.Clone(d.budgets), budget{
+		namespace: p.namespace, name: "another", rule: "maxUnavailable 0", observed: true, healthy: 1, desired: 1, expected: 1,
+		selector: labels.SelectorFromSet(p.labels),
+	})
+	v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf("put under a budget that allows no eviction: %s/%s", p.namespace, p.name), drainable(under, c.options)})
+	return v, nil
+}
+
+// maxDisrupted is how many evictions of a budget may be unconfirmed before the
+// API server refuses more.
+const maxDisrupted = 2000
+
+// goesFreely reports whether the API server evicts the pod without a look at
+// the budgets.
+func goesFreely(p resident) bool {
+	return p.finished() || p.phase == corev1.PodPending || p.deleting
+}
+
+// evict is what the API server would answer to an eviction of a pod which the
+// budgets cover, as HTTP status, and whether that would spend one of the
+// disruptions that the budget allows
+// (https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/registry/core/pod/storage/eviction.go).
+func evict(p resident, budgets []budget) (status int, spends bool) {
+	switch {
+	case goesFreely(p) || len(budgets) == 0:
+		return http.StatusCreated, false
+	case len(budgets) > 1:
+		return http.StatusInternalServerError, false
+	}
+	b := budgets[0]
+	switch {
+	case !p.ready && (b.alwaysAllow || b.healthy >= b.desired && b.desired > 0):
+		return http.StatusCreated, false
+	case !b.observed:
+		return http.StatusTooManyRequests, false
+	case b.allowed < 0 || b.disrupted > maxDisrupted:
+		return http.StatusForbidden, false
+	case b.allowed == 0:
+		return http.StatusTooManyRequests, false
+	}
+	return http.StatusCreated, true
+}
+
+// guard is the pods on the node whose eviction the same budgets decide on.
+type guard struct {
+	budgets []budget
+	spend   []resident // evicted now if it were the only one
+	refused []resident
+}
+
+// guarded returns the guards in order of their budgets' names.
+func guarded(d drain, o DisruptionBudgetsOptions) []guard {
+	guards := map[string]*guard{}
+	for _, p := range d.pods {
+		if !p.leaves(o.PodSelector) || goesFreely(p) {
+			continue
+		}
+		var over []budget
+		key := ""
+		for _, b := range d.budgets {
+			if b.covers(p) {
+				over = append(over, b)
+				key += b.String() + " "
+			}
+		}
+		status, spends := evict(p, over)
+		if status == http.StatusCreated && !spends {
+			continue
+		}
+		if guards[key] == nil {
+			guards[key] = &guard{budgets: over}
+		}
+		if spends {
+			guards[key].spend = append(guards[key].spend, p)
+		} else {
+			guards[key].refused = append(guards[key].refused, p)
+		}
+	}
+	var out []guard
+	for _, key := range slices.Sorted(maps.Keys(guards)) {
+		out = append(out, *guards[key])
+	}
+	return out
+}
+
+// drainable is the pure part. It tells what would never end from what does not
+// end now, although both hold the gate closed: the one waits for a person.
+func drainable(d drain, o DisruptionBudgetsOptions) gate.Result {
+	if _, why := ownNode(d.nodes, d.node); why != "" {
+		return gate.Undecided("OwnNodeUnknown", "%s", why)
+	}
+	leaving := 0
+	for _, p := range d.pods {
+		if p.leaves(o.PodSelector) {
+			leaving++
+		}
+	}
+	var never, notNow, steps []string
+	reasons := map[string]bool{}
+	complain := func(reason string, about *[]string, format string, args ...any) {
+		reasons[reason] = true
+		*about = append(*about, fmt.Sprintf(format, args...))
+	}
+	for _, g := range guarded(d, o) {
+		if len(g.budgets) > 1 {
+			complain("SeveralBudgets", &never, "%s: the API server refuses to evict a pod that more than one budget covers, here %s", workloads(g.refused), budgetNames(g.budgets))
+			continue
+		}
+		b := g.budgets[0]
+		bare, managed := 0, 0
+		for _, p := range g.spend {
+			if p.controller == nil {
+				bare++
+			} else {
+				managed++
+			}
+		}
+		should, unready := b.state(d.covered[b.String()])
+		switch {
+		case len(g.refused) == 0 && bare+min(managed, 1) > int(b.allowed):
+			complain("BudgetNeverMet", &never, "%s lets %d pods go, and nobody makes those without a controller anew: %s", b, b.allowed, workloads(g.spend))
+		case len(g.refused) == 0 && len(g.spend) > int(b.allowed):
+			steps = append(steps, fmt.Sprintf("%s lets %d of %d go at once: %s", b, b.allowed, len(g.spend), workloads(g.spend)))
+		case len(g.refused) == 0:
+		case !b.observed:
+			complain("BudgetNotComputed", &notNow, "%s was changed, and its controller has not seen that: %s", b, workloads(g.refused))
+		case b.failure != "":
+			complain("BudgetNotComputed", &notNow, "%s cannot be computed (%s): %s", b, b.failure, workloads(g.refused))
+		case b.allowed < 0 || b.disrupted > maxDisrupted:
+			complain("BudgetNotComputed", &notNow, "%s has a status that the API server refuses, with %d disruptions allowed and %d evictions unconfirmed: %s", b, b.allowed, b.disrupted, workloads(g.refused))
+		case should <= 0:
+			complain("BudgetNeverMet", &never, "%s covers no workload that can be scaled, and so allows no eviction: %s", b, workloads(g.refused))
+		case int(b.desired) >= should:
+			complain("BudgetNeverMet", &never, "%s wants %d of %d pods healthy, and so allows no eviction: %s", b, b.desired, should, workloads(g.refused))
+		default:
+			complain("BudgetUsedUp", &notNow, "%s wants %d of %d pods healthy, and %d are%s: %s", b, b.desired, should, b.healthy, unready, workloads(g.refused))
+		}
+	}
+	for _, reason := range []string{"BudgetNeverMet", "SeveralBudgets", "BudgetNotComputed", "BudgetUsedUp"} {
+		if reasons[reason] {
+			return gate.Failed(reason, "a drain would wait %s", strings.Join(append(few("for ever", never), few("for now", notNow)...), "; and "))
+		}
+	}
+	if len(steps) > 0 {
+		return gate.Passed("DrainStepwise", "%d of %d pods would be evicted, some one after another as others become healthy elsewhere: %s", leaving, len(d.pods), strings.Join(few("", steps), ""))
+	}
+	return gate.Passed("DrainFree", "%d of %d pods would be evicted, and no budget stands in the way", leaving, len(d.pods))
+}
+
+// state returns how many healthy pods the budget can have at best, and which of
+// those that it covers keep it from that, where they are known.
+func (b budget) state(covered []resident) (should int, unready string) {
+	should = int(b.expected)
+	var who names
+	count := 0
+	for _, p := range covered {
+		switch {
+		case p.finished():
+			continue
+		case p.deleting:
+			who = append(who, p.name+" on "+orNone(p.node)+" is being deleted")
+		case !p.ready:
+			who = append(who, p.name+" on "+orNone(p.node)+" is not Ready")
+		}
+		count++
+	}
+	// Finished pods lie around for long, and the controller counts them.
+	if b.countsPods && len(covered) > 0 {
+		should = count
+	}
+	if len(who) == 0 && b.disrupted > 0 {
+		return should, fmt.Sprintf(" (%d are just being evicted)", b.disrupted)
+	}
+	if len(who) == 0 {
+		return should, ""
+	}
+	return should, " (" + who.String() + ")"
+}
+
+// workloads names the pods by their controllers.
+func workloads(pods []resident) string {
+	byWorkload := map[string]names{}
+	for _, p := range pods {
+		workload := p.workload()
+		byWorkload[workload] = append(byWorkload[workload], p.name)
+	}
+	var parts names
+	for workload, pods := range byWorkload {
+		parts = append(parts, fmt.Sprintf("%s (%s)", workload, pods))
+	}
+	return parts.String()
+}
+
+func budgetNames(budgets []budget) names {
+	var out names
+	for _, b := range budgets {
+		out = append(out, b.String())
+	}
+	return out
+}
+
+// few joins the first of the problems, under a heading; none where there are none.
+func few(heading string, problems []string) []string {
+	if len(problems) == 0 {
+		return nil
+	}
+	more := ""
+	if len(problems) > maxNames {
+		more = fmt.Sprintf("; and %d more", len(problems)-maxNames)
+		problems = problems[:maxNames]
+	}
+	text := strings.Join(problems, "; ") + more
+	if heading != "" {
+		text = heading + ": " + text
+	}
+	return []string{text}
+}
