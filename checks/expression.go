@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common"
@@ -96,25 +98,30 @@ func pointed(text string, mistakes []*common.Error) []error {
 	lines := strings.Split(text, "\n")
 	var out []error
 	for _, m := range mistakes[:min(len(mistakes), maxMistakes)] {
-		message := strings.ReplaceAll(m.Message, " (in container '')", "")
-		line, column := m.Location.Line(), m.Location.Column()
+		message := strings.Join(strings.Fields(strings.ReplaceAll(m.Message, " (in container '')", "")), " ")
+		line, column := m.Location.Line(), max(0, m.Location.Column())
 		if line < 1 || line > len(lines) {
 			out = append(out, errors.New(message))
 			continue
 		}
-		var margin strings.Builder
-		for i, r := range []rune(lines[line-1]) {
-			if i >= column {
-				break
-			}
+		shown := []rune(strings.Map(printable, lines[line-1]))
+		margin := slices.Clone(shown[:min(column, len(shown))])
+		for i, r := range margin {
 			if r != '\t' {
-				r = ' '
+				margin[i] = ' '
 			}
-			margin.WriteRune(r)
 		}
-		out = append(out, fmt.Errorf("line %d, column %d: %s\n    %s\n    %s^", line, column+1, message, lines[line-1], &margin))
+		out = append(out, fmt.Errorf("line %d, column %d: %s\n    %s\n    %s^", line, column+1, message, string(shown), string(margin)))
 	}
 	return out
+}
+
+// printable replaces what would move a terminal's cursor.
+func printable(r rune) rune {
+	if r != '\t' && !unicode.IsGraphic(r) {
+		return ' '
+	}
+	return r
 }
 
 // Why an expression has no result.
