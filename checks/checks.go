@@ -28,6 +28,7 @@ var types = map[string]checkType{
 	"nodesReady":         {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
 	"podsReady":          {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
 	"readySoak":          {gate.ClusterScope, typed(readySoakDefaults, newReadySoak)},
+	"resource":           {gate.ClusterScope, typed(resourceDefaults, newResource)},
 }
 
 type checkType struct {

@@ -174,7 +174,7 @@ func reasonsIn(t *testing.T, file string) map[string]string {
 func TestUnknownTypeIsRefused(t *testing.T) {
 	for _, name := range []string{"", "NodesReady", "nodesready", "nodesReady "} {
 		check, problems := New(name, nil, nil)
-		want := "type: unknown type " + strconv.Quote(name) + ": want one of alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, nodesReady, podsReady, readySoak"
+		want := "type: unknown type " + strconv.Quote(name) + ": want one of " + strings.Join(Types(), ", ")
 		if check != nil || len(problems) != 1 || problems[0].Error() != want {
 			t.Errorf("got %v, %v\nwant %s", check, problems, want)
 		}
@@ -292,6 +292,7 @@ func FuzzDecode(f *testing.F) {
 		`{"preset": "auto", "namespaces": ["a", ""], "onEveryNode": true}`, `{"preset": null}`,
 		`{"duration": "1d", "gateSelector": "!x", "ignoreJoined": 1}`,
 		`{"prometheus": {"url": "http://p:9090", "httpConfig": {"basic_auth": {"username": "u"}}}, "ignore": ["A.*"], "match": ["a=\"b\""], "requireFiring": "", "requireFiringAgo": "1h"}`,
+		`{"apiVersion": "v1", "resource": "pods", "fieldSelector": "a=b", "minimum": 0, "expression": "object.a == 1"}`, `{"expression": "a.("}`,
 		`{"prometheus": {"httpConfig": [1]}, "ignore": [null, "("], "match": {"a": "b"}}`,
 	} {
 		f.Add([]byte(seed))

@@ -265,11 +265,11 @@ func drainable(d drain, o DisruptionBudgetsOptions) gate.Result {
 	}
 	for _, reason := range []string{"BudgetNeverMet", "SeveralBudgets", "BudgetNotComputed", "BudgetUsedUp"} {
 		if reasons[reason] {
-			return gate.Failed(reason, "a drain would wait %s", strings.Join(append(few("for ever", never), few("for now", notNow)...), "; and "))
+			return gate.Failed(reason, "a drain would wait %s", strings.Join(append(inWords("for ever", never), inWords("for now", notNow)...), "; and "))
 		}
 	}
 	if len(steps) > 0 {
-		return gate.Passed("DrainStepwise", "%d of %d pods would be evicted, some one after another as others become healthy elsewhere: %s", leaving, len(d.pods), strings.Join(few("", steps), ""))
+		return gate.Passed("DrainStepwise", "%d of %d pods would be evicted, some one after another as others become healthy elsewhere: %s", leaving, len(d.pods), strings.Join(inWords("", steps), ""))
 	}
 	return gate.Passed("DrainFree", "%d of %d pods would be evicted, and no budget stands in the way", leaving, len(d.pods))
 }
@@ -326,8 +326,8 @@ func budgetNames(budgets []budget) names {
 	return out
 }
 
-// few joins the first of the problems, under a heading; none where there are none.
-func few(heading string, problems []string) []string {
+// inWords joins the first of the problems, under a heading; none where there are none.
+func inWords(heading string, problems []string) []string {
 	if len(problems) == 0 {
 		return nil
 	}

@@ -227,7 +227,7 @@ func carried(nodes []node, l load, own string, o HeadroomOptions) gate.Result {
 			}
 		}
 	}
-	problems := slices.Concat(few("may run on no other node that is Ready and schedulable", nowhere), few("", large), few("", short))
+	problems := slices.Concat(inWords("may run on no other node that is Ready and schedulable", nowhere), inWords("", large), inWords("", short))
 	text := strings.Join(problems, "; ")
 	switch {
 	case len(nowhere) > 0:

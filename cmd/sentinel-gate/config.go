@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -252,6 +253,21 @@ func (c *configuration) addStep(i int, raw []byte, cluster *checks.Cluster) []er
 		problems[i] = fmt.Errorf("%s: %w", path, problem)
 	}
 	return problems
+}
+
+// served returns every step that reads what the API server says that it does
+// not serve. It is no part of load: the gate is closed first, and only then is
+// the API server waited for.
+func (c *configuration) served(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.Timeout))
+	defer cancel()
+	var problems []error
+	for i, s := range c.steps {
+		if err := checks.Served(ctx, s.Check); err != nil {
+			problems = append(problems, fmt.Errorf("checks[%d] %q: %w", i, s.Name, err))
+		}
+	}
+	return mistakes(path, problems)
 }
 
 func checkConfig(f flags, stdout io.Writer) error {

@@ -45,8 +45,8 @@ func options(typeName, text string) string {
 // F21: a mistake is refused, never ignored. Every mistake is told at once, each
 // with its path: what is compared is the whole message.
 func TestF21BadConfigurations(t *testing.T) {
+	types := strings.Join(checks.Types(), ", ")
 	const (
-		types    = "alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, nodesReady, podsReady, readySoak"
 		top      = "apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout"
 		name     = "name: want lower-case letters, digits and hyphens, at most 63, not "
 		noChecks = "checks: want at least one: a gate without checks would let every reboot through"
@@ -233,6 +233,70 @@ checks[2] "c": timeout: has no value: give one, or leave the field out`,
 		{
 			"httpConfig of a file that is not there", options("alerts", `{prometheus: {url: "https://p", httpConfig: {tls_config: {ca_file: /nowhere/ca.crt}}}}`),
 			`checks[0] "x": options.prometheus.httpConfig: unable to read CA cert: unable to read file /nowhere/ca.crt: open /nowhere/ca.crt: no such file or directory`,
+		},
+
+		// Expressions, and what they are about.
+		{
+			"nothing of a resource", options("resource", `{}`),
+			"checks[0] \"x\": options.apiVersion: want the objects' group and version, such as apps/v1 or v1, not \"\"\n" +
+				"checks[0] \"x\": options.resource: want the plural in lower case, as kubectl api-resources has it, such as statefulsets, not \"\"\n" +
+				"checks[0] \"x\": options.expression: say what must be true of each object, such as object.status.phase == \"Ready\"",
+		},
+		{
+			"everything of a resource", options("resource", `{apiVersion: apps, resource: StatefulSet, namespace: A/b, selector: "a=(b", fieldSelector: a, minimum: -1, expression: "object.a"}`),
+			"checks[0] \"x\": options.fieldSelector: not a field selector: invalid selector: 'a'; can't understand 'a'\n" +
+				"checks[0] \"x\": options.selector: not a label selector: unable to parse requirement: found '(', expected: identifier\n" +
+				"checks[0] \"x\": options.minimum: must be at least 0, not -1\n" +
+				"checks[0] \"x\": options.apiVersion: want the objects' group and version, such as apps/v1 or v1, not \"apps\"\n" +
+				"checks[0] \"x\": options.resource: want the plural in lower case, as kubectl api-resources has it, such as statefulsets, not \"StatefulSet\"\n" +
+				"checks[0] \"x\": options.namespace: want the name of a namespace, not \"A/b\"\n" +
+				"checks[0] \"x\": options.expression: line 1, column 7: the result must be true or false, and a field may be anything: compare it, as in object.spec.paused == false\n" +
+				"    object.a\n" +
+				"          ^",
+		},
+		{
+			"a subresource, and a path", options("resource", `{apiVersion: "v1/../..", resource: pods/log, expression: object.a == 1}`),
+			"checks[0] \"x\": options.apiVersion: want the objects' group and version, such as apps/v1 or v1, not \"v1/../..\"\n" +
+				"checks[0] \"x\": options.resource: want the plural in lower case, as kubectl api-resources has it, such as statefulsets, not \"pods/log\"",
+		},
+		{
+			"secrets", options("resource", `{apiVersion: v1, resource: secrets, expression: has(object.data)}`),
+			`checks[0] "x": options.resource: secrets are not for a gate to read: what an expression reads is in messages, and so in logs`,
+		},
+		{
+			"an expression of two lines with a mistake on each", header + `checks:
+  - name: ceph
+    type: resource
+    options:
+      apiVersion: ceph.rook.io/v1
+      resource: cephclusters
+      expression: |
+        objct.status.ceph.health == "HEALTH_OK" &&
+          now - timestamp(object.status.ceph.lastChecked) < 10
+`,
+			`checks[0] "ceph": options.expression: line 1, column 1: undeclared reference to 'objct'
+    objct.status.ceph.health == "HEALTH_OK" &&
+    ^
+checks[0] "ceph": options.expression: line 2, column 51: found no matching overload for '_<_' applied to '(duration, int)'
+      now - timestamp(object.status.ceph.lastChecked) < 10
+                                                      ^`,
+		},
+		{
+			"an expression that is cut off", options("resource", `{apiVersion: ceph.rook.io/v1, resource: cephclusters, expression: 'object.status.=="HEALTH_OK"'}`),
+			"checks[0] \"x\": options.expression: line 1, column 15: Syntax error: no viable alternative at input '.=='\n" +
+				"    object.status.==\"HEALTH_OK\"\n" +
+				"                  ^",
+		},
+		{
+			"options of a resource", options("resource", `{apiVersion: 1, resource: [pods], minimum: "1", expression: true, fieldSelector: 3}`),
+			"checks[0] \"x\": options.apiVersion: must be a string, not 1\n" +
+				"checks[0] \"x\": options.expression: must be a string, not true\n" +
+				"checks[0] \"x\": options.fieldSelector: must be a string, not 3\n" +
+				"checks[0] \"x\": options.minimum: must be a whole number, not \"1\"\n" +
+				"checks[0] \"x\": options.resource: must be a string, not [\"pods\"]\n" +
+				"checks[0] \"x\": options.apiVersion: want the objects' group and version, such as apps/v1 or v1, not \"\"\n" +
+				"checks[0] \"x\": options.resource: want the plural in lower case, as kubectl api-resources has it, such as statefulsets, not \"\"\n" +
+				"checks[0] \"x\": options.expression: say what must be true of each object, such as object.status.phase == \"Ready\"",
 		},
 
 		// Sentinels.

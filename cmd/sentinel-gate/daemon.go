@@ -47,6 +47,9 @@ func daemon(ctx context.Context, f flags, stdout io.Writer) error {
 	if err != nil {
 		return fatal(log, err)
 	}
+	if err := c.served(ctx, f.config); err != nil {
+		return unusable{fatal(log, errors.Join(err, gated.Release()))}
+	}
 	if err := work(ctx, f, c, cluster, gated, log); err != nil {
 		return fatal(log, errors.Join(err, gated.Release()))
 	}

@@ -49,7 +49,7 @@ func usable(ctx context.Context, f flags) (*configuration, error) {
 	if err := cluster.Reach(ctx); err != nil {
 		return nil, fmt.Errorf("reaching the API server: %w", err)
 	}
-	return c, nil
+	return c, c.served(ctx, f.config)
 }
 
 func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw) error {

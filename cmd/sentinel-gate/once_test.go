@@ -251,7 +251,18 @@ func TestOnceUnusable(t *testing.T) {
 		{
 			"broken configuration", w.kubeconfig, write(t, filepath.Join(w.dir, "broken.yaml"), header+"checks: [{name: a, type: b}]\n"),
 			`sentinel-gate: DIR/broken.yaml:
-checks[0] "a": type: unknown type "b": want one of alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, nodesReady, podsReady, readySoak
+checks[0] "a": type: unknown type "b": want one of alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, nodesReady, podsReady, readySoak, resource
+`,
+		},
+		{
+			"resources that are not served", w.kubeconfig, write(t, filepath.Join(w.dir, "unserved.yaml"), header+`checks:
+  - {name: a, type: nodesReady}
+  - {name: ceph, type: resource, options: {apiVersion: ceph.rook.io/v1, resource: cephclusters, expression: object.status.ceph.health == "HEALTH_OK"}}
+  - {name: sets, type: resource, options: {apiVersion: apps/v1, resource: statefullsets, expression: object.status.replicas == 3}}
+`),
+			`sentinel-gate: DIR/unserved.yaml:
+checks[1] "ceph": options.apiVersion: the API server does not serve ceph.rook.io/v1: is its CustomResourceDefinition installed?
+checks[2] "sets": options.resource: the API server serves no "statefullsets" in apps/v1: see kubectl api-resources --api-group=apps
 `,
 		},
 		{"unreachable", w.kubeconfigOf(elsewhere), w.config, fmt.Sprintf("sentinel-gate: reaching the API server: Get \"https://127.0.0.1:%d/version\": dial tcp 127.0.0.1:%[1]d: connect: connection refused\n", port)},
