@@ -15,7 +15,7 @@ import (
 )
 
 // quantities reads resources that are written down as "cpu=1 memory=2Gi".
-func quantities(text string) corev1.ResourceList {
+func parseAmounts(text string) corev1.ResourceList {
 	out := corev1.ResourceList{}
 	for word := range strings.FieldsSeq(text) {
 		name, value, _ := strings.Cut(word, "=")
@@ -29,7 +29,7 @@ func mover(name, requests string, change ...func(*corev1.Pod)) corev1.Pod {
 	p := corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
 		Spec: corev1.PodSpec{NodeName: "a", Containers: []corev1.Container{{
-			Name: "main", Resources: corev1.ResourceRequirements{Requests: quantities(requests)},
+			Name: "main", Resources: corev1.ResourceRequirements{Requests: parseAmounts(requests)},
 		}}},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning},
 	}
@@ -63,7 +63,7 @@ func tolerating(key string) func(*corev1.Pod) {
 func sized(text string, change ...func([]node)) []node {
 	nodes := nodesOf(text)
 	for i := range nodes {
-		nodes[i].allocatable = amountsOf(quantities("cpu=4 memory=8Gi pods=10"))
+		nodes[i].allocatable = amountsOf(parseAmounts("cpu=4 memory=8Gi pods=10"))
 	}
 	for _, c := range change {
 		c(nodes)
@@ -204,7 +204,7 @@ func TestCarried(t *testing.T) {
 func TestRequestsOf(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	container := func(requests string) corev1.Container {
-		return corev1.Container{Name: requests, Resources: corev1.ResourceRequirements{Requests: quantities(requests)}}
+		return corev1.Container{Name: requests, Resources: corev1.ResourceRequirements{Requests: parseAmounts(requests)}}
 	}
 	sidecar := container("cpu=100m memory=50Mi")
 	sidecar.RestartPolicy = &always
@@ -217,18 +217,18 @@ func TestRequestsOf(t *testing.T) {
 		{"a greater init container", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{container("cpu=3 memory=1Mi")} }, "cpu=3 memory=1Gi"},
 		{"a sidecar", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{sidecar} }, "cpu=1100m memory=1074Mi"},
 		{"an init container beside a sidecar", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{sidecar, container("cpu=2")} }, "cpu=2100m memory=1074Mi"},
-		{"overhead", func(p *corev1.Pod) { p.Spec.Overhead = quantities("cpu=250m") }, "cpu=1250m memory=1Gi"},
+		{"overhead", func(p *corev1.Pod) { p.Spec.Overhead = parseAmounts("cpu=250m") }, "cpu=1250m memory=1Gi"},
 		{"for the whole pod", func(p *corev1.Pod) {
-			p.Spec.Resources = &corev1.ResourceRequirements{Requests: quantities("cpu=8")}
+			p.Spec.Resources = &corev1.ResourceRequirements{Requests: parseAmounts("cpu=8")}
 		}, "cpu=8 memory=1Gi"},
 		{"while it grows", func(p *corev1.Pod) {
-			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", AllocatedResources: quantities("cpu=3")}}
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", AllocatedResources: parseAmounts("cpu=3")}}
 		}, "cpu=3 memory=1Gi"},
 		{"nothing", func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Requests = nil }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := mover("x", "cpu=1 memory=1Gi", c.change)
-			want := amountsOf(quantities(c.want + " pods=1"))
+			want := amountsOf(parseAmounts(c.want + " pods=1"))
 			if got := requestsOf(&p); !maps.Equal(got, want) {
 				t.Errorf("got %v, want %v", got, want)
 			}
@@ -242,7 +242,7 @@ func TestAmounts(t *testing.T) {
 		"memory=1Gi": 1 << 30, "memory=1": 1, "memory=1500m": 2, "cpu=1": 1000, "cpu=1u": 1, "cpu=-1": 0, "memory=-5Gi": 0,
 		"cpu=9e18": 1<<63 - 1, "memory=9e18": 1<<63 - 1, "memory=1e30": 1<<63 - 1, "memory=9Ei": 1<<63 - 1,
 	} {
-		for name, got := range amountsOf(quantities(text)) {
+		for name, got := range amountsOf(parseAmounts(text)) {
 			if got != want {
 				t.Errorf("%s: %s is %d, want %d", text, name, got, want)
 			}

@@ -62,16 +62,16 @@ func (d *defined) must(err error) {
 }
 
 // options are those of a step, as JSON.
-func (d *defined) check(options string) resource {
+func (d *defined) check(options string) resourceCheck {
 	d.t.Helper()
 	check, problems := New("resource", []byte(options), d.reading)
 	if len(problems) > 0 {
 		d.t.Fatal(problems)
 	}
-	return check.(resource)
+	return check.(resourceCheck)
 }
 
-func (d *defined) result(c resource) gate.Result {
+func (d *defined) result(c resourceCheck) gate.Result {
 	d.t.Helper()
 	r, err := c.Check(d.ctx)
 	d.must(err)
@@ -79,7 +79,7 @@ func (d *defined) result(c resource) gate.Result {
 }
 
 // objects are those that the check's type has in a namespace, or in none.
-func (d *defined) objects(c resource, namespace string) dynamic.ResourceInterface {
+func (d *defined) objects(c resourceCheck, namespace string) dynamic.ResourceInterface {
 	resources := d.dynamic.Resource(c.selection.version.WithResource(c.selection.resource))
 	if namespace == "" {
 		return resources
@@ -89,7 +89,7 @@ func (d *defined) objects(c resource, namespace string) dynamic.ResourceInterfac
 
 // put makes the object anew, as YAML, with its status, through the status
 // subresource where the type has one.
-func (d *defined) put(c resource, manifest string) {
+func (d *defined) put(c resourceCheck, manifest string) {
 	d.t.Helper()
 	o := &unstructured.Unstructured{}
 	d.must(yaml.Unmarshal([]byte(manifest), &o.Object))
@@ -116,7 +116,7 @@ func (d *defined) put(c resource, manifest string) {
 	}
 }
 
-func (d *defined) setStatus(c resource, o *unstructured.Unstructured, status any) {
+func (d *defined) setStatus(c resourceCheck, o *unstructured.Unstructured, status any) {
 	d.t.Helper()
 	objects := d.objects(c, o.GetNamespace())
 	o.Object["status"] = status
@@ -525,21 +525,21 @@ func TestResourceNeedsItsRules(t *testing.T) {
 func TestF28ResourceWatchHints(t *testing.T) {
 	for _, c := range []struct {
 		name, options string
-		change        func(*defined, resource)
+		change        func(*defined, resourceCheck)
 		want          wanted
 	}{
-		{"changed", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "expression": "object.status.replicas == 3"}`, func(d *defined, c resource) {
+		{"changed", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "expression": "object.status.replicas == 3"}`, func(d *defined, c resourceCheck) {
 			o, err := d.objects(c, "watched").Get(d.ctx, "a", metav1.GetOptions{})
 			d.must(err)
 			d.setStatus(c, o, map[string]any{"replicas": int64(2)})
 		}, wanted{gate.Fail, "ExpressionFalse", "the expression is false for 1 of 2 statefulsets.apps in namespace watched: watched/a (status.replicas: 2)"}},
-		{"another one", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "expression": "object.status.replicas == 3"}`, func(d *defined, c resource) {
+		{"another one", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "expression": "object.status.replicas == 3"}`, func(d *defined, c resourceCheck) {
 			d.put(c, watchedSet("c"))
 		}, wanted{gate.Fail, "ExpressionFalse", "the expression is false for 1 of 3 statefulsets.apps in namespace watched: watched/c (status.replicas: 0)"}},
-		{"too few", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "minimum": 2, "expression": "object.status.replicas == 3"}`, func(d *defined, c resource) {
+		{"too few", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "minimum": 2, "expression": "object.status.replicas == 3"}`, func(d *defined, c resourceCheck) {
 			d.must(d.objects(c, "watched").Delete(d.ctx, "a", metav1.DeleteOptions{}))
 		}, wanted{gate.Fail, "TooFewObjects", "there are only 1 statefulsets.apps in namespace watched, and the minimum is 2"}},
-		{"no longer selected", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "selector": "app in (a,b)", "minimum": 2, "expression": "object.status.replicas == 3"}`, func(d *defined, c resource) {
+		{"no longer selected", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "selector": "app in (a,b)", "minimum": 2, "expression": "object.status.replicas == 3"}`, func(d *defined, c resourceCheck) {
 			o, err := d.objects(c, "watched").Get(d.ctx, "a", metav1.GetOptions{})
 			d.must(err)
 			o.SetLabels(nil)
@@ -580,4 +580,4 @@ func watchedSet(name string) string {
 	return strings.Replace(manifest, "namespace: databases", fmt.Sprintf("namespace: watched, labels: {app: %s}", name), 1)
 }
 
-var _ gate.Watcher = resource{}
+var _ gate.Watcher = resourceCheck{}
