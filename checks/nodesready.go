@@ -89,7 +89,7 @@ func (c nodesReady) Verify(ctx context.Context) (Verification, error) {
 		}
 		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, who), allReady(changed, c.options)})
 	}
-	mutate("made NotReady: %s", c.options.MaxNotReady+1, func(n *node) { n.ready = corev1.ConditionFalse })
+	mutate("made NotReady: %s", c.options.MaxNotReady+1, func(n *node) { n.ready, n.reason = corev1.ConditionFalse, "" })
 	mutate("without a Ready condition: %s", c.options.MaxNotReady+1, func(n *node) { n.ready = "" })
 	if c.options.Minimum > 1 {
 		mutate("without the selected labels: %s", len(selected)-c.options.Minimum+1, func(n *node) { n.labels = nil })

@@ -178,8 +178,13 @@ func (c resourceCheck) Rules() []rbacv1.PolicyRule {
 // does not serve. Where that cannot be known there is none: each evaluation
 // asks again.
 func Served(ctx context.Context, check gate.Check) error {
-	if c, ok := check.(resourceCheck); ok {
+	switch c := check.(type) {
+	case resourceCheck:
 		return c.cluster.serves(ctx, c.selection)
+	case onNodes:
+		return Served(ctx, c.inner)
+	case onNodesWatched:
+		return Served(ctx, c.inner)
 	}
 	return nil
 }

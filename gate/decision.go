@@ -49,9 +49,16 @@ type Outcome struct {
 	Seconds float64 `json:"seconds"`
 	// Since is when the step began not to pass; zero while it passes.
 	Since time.Time `json:"since,omitzero"`
+	// Soft: the step does not pass, and holds nothing back for it.
+	Soft bool `json:"soft,omitempty"`
 
 	retryAfter time.Duration
 }
+
+func (o Outcome) passed() bool { return o.Verdict == Pass }
+
+// holds reports whether the outcome holds the gate closed.
+func (o Outcome) holds() bool { return !o.passed() && !o.Soft }
 
 // Outcomes are the outcomes of one evaluation in the order of the steps.
 type Outcomes []Outcome
@@ -75,20 +82,30 @@ type Decision struct {
 	Outcomes Outcomes
 }
 
-// Passes reports whether every step passed, and that there was one at all.
+// Passes reports whether every step passed but for soft ones, and that there
+// was one at all that is not soft.
 func (d Decision) Passes() bool {
-	return len(d.Outcomes) > 0 && len(d.Blocking()) == 0
+	return len(d.Outcomes) > len(d.Soft()) && len(d.Blocking()) == 0
 }
 
 // Blocking returns the outcomes that hold the gate closed.
 func (d Decision) Blocking() Outcomes {
-	var blocking Outcomes
+	return d.where(Outcome.holds)
+}
+
+// Soft returns the outcomes that do not pass and hold nothing back.
+func (d Decision) Soft() Outcomes {
+	return d.where(func(o Outcome) bool { return o.Soft })
+}
+
+func (d Decision) where(wanted func(Outcome) bool) Outcomes {
+	var some Outcomes
 	for _, o := range d.Outcomes {
-		if o.Verdict != Pass {
-			blocking = append(blocking, o)
+		if wanted(o) {
+			some = append(some, o)
 		}
 	}
-	return blocking
+	return some
 }
 
 // RetryAfter is how long after it began the decision cannot change for the
@@ -136,6 +153,15 @@ func (d Decision) Asks() State {
 		return Open
 	}
 	return Closed
+}
+
+// reasons names each step with its reason.
+func (o Outcomes) reasons() string {
+	words := make([]string, len(o))
+	for i, outcome := range o {
+		words[i] = fmt.Sprintf("%s (%s)", outcome.Name, outcome.Reason)
+	}
+	return strings.Join(words, ", ")
 }
 
 // Names returns the names of the outcomes' steps.

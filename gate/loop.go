@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -266,7 +266,7 @@ func (l *Loop) onHint(outcome Outcome) {
 // onOutcome closes on the first outcome that does not pass, without waiting
 // for the other steps, which onDecision tells.
 func (l *Loop) onOutcome(outcome Outcome) {
-	if l.status.State != Open || outcome.Verdict == Pass {
+	if l.status.State != Open || !outcome.holds() {
 		return
 	}
 	l.shut()
@@ -311,7 +311,7 @@ func (l *Loop) onDecision(ctx context.Context, decision Decision) {
 			l.evaluateAt = stable
 		}
 		l.status.RetryAt = l.evaluateAt
-		l.close(fmt.Sprintf("closed: every step passes; opens at %s if that stays so (stabilize %s)", stable.UTC().Format("15:04:05Z"), l.Stabilize))
+		l.close(fmt.Sprintf("closed: every step passes; opens at %s if that stays so (stabilize %s)", stable.UTC().Format("15:04:05Z"), l.Stabilize) + softly(decision))
 		return
 	}
 	l.status.RetryAt = l.evaluateAt
@@ -344,7 +344,7 @@ func (l *Loop) permit(ctx context.Context, e *evaluation) {
 		return
 	}
 	l.watch(ctx)
-	l.enter(Open, "open: every step passes, and kured may reboot this node")
+	l.enter(Open, "open: every step passes, and kured may reboot this node"+softly(l.status.Decision))
 }
 
 // permitted looks once more at what the loop may have missed while a tether was
@@ -436,7 +436,7 @@ func (l *Loop) watch(ctx context.Context) {
 	l.hints = hints
 	for _, step := range l.Pipeline.steps {
 		watcher, ok := step.Check.(Watcher)
-		if !ok {
+		if !ok || time.Now().Before(step.SoftUntil) { // evaluations tell when it counts
 			continue
 		}
 		go func() {
@@ -507,8 +507,8 @@ func (l *Loop) tell(why string) {
 	l.status.Why = why
 	l.Tell(l.status)
 	says := l.status.State.String() + " " + l.status.Decision.Asks().String()
-	for _, o := range l.status.Decision.Blocking() {
-		says += " " + o.Name + "=" + o.Reason
+	for _, o := range slices.Concat(l.status.Decision.Blocking(), l.status.Decision.Soft()) {
+		says += fmt.Sprintf(" %s=%s,%t", o.Name, o.Reason, o.Soft)
 	}
 	if l.status.Raw.Problem != nil {
 		says += " " + l.status.Raw.Problem.Error()
@@ -523,9 +523,16 @@ func (l *Loop) tell(why string) {
 
 func closedBy(d Decision) string {
 	blocking := d.Blocking()
-	words := make([]string, len(blocking))
-	for i, o := range blocking {
-		words[i] = fmt.Sprintf("%s (%s)", o.Name, o.Reason)
+	if len(blocking) == 0 {
+		return "closed: there is no step that could hold the reboot back" + softly(d)
 	}
-	return fmt.Sprintf("closed: %d of %d steps hold the reboot back: %s", len(blocking), len(d.Outcomes), strings.Join(words, ", "))
+	return fmt.Sprintf("closed: %d of %d steps hold the reboot back: %s", len(blocking), len(d.Outcomes), blocking.reasons()) + softly(d)
+}
+
+// softly names the soft steps that do not pass, if there are any.
+func softly(d Decision) string {
+	if soft := d.Soft(); len(soft) > 0 {
+		return "; soft, and so not counted: " + soft.reasons()
+	}
+	return ""
 }

@@ -95,7 +95,7 @@ func newRig(t *testing.T, checks ...Check) *rig {
 	for i, c := range checks {
 		steps = append(steps, &Step{Name: string(rune('a' + i)), Type: "script", Check: c, Timeout: 10 * time.Second})
 	}
-	pipeline, err := NewPipeline(steps)
+	pipeline, err := NewPipeline(steps, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -499,13 +499,13 @@ func TestReplacedDirectoryEndsTheGate(t *testing.T) {
 // F22: a pipeline without questions is refused, and one that was made all the
 // same does not pass.
 func TestF22EmptyPipelineIsRefused(t *testing.T) {
-	if _, err := NewPipeline(nil); err == nil {
+	if _, err := NewPipeline(nil, nil); err == nil {
 		t.Error("a pipeline without steps was accepted")
 	}
 	if d := (&Pipeline{}).Evaluate(t.Context(), nil); d.Passes() || d.Asks() == Open || d.Result() == Pass {
 		t.Errorf("a pipeline without steps passes: %+v", d)
 	}
-	if _, err := NewPipeline([]*Step{{Name: "a", Check: checkFunc(nil), Timeout: 1}, {Name: "a", Check: checkFunc(nil), Timeout: 1}}); err == nil {
+	if _, err := NewPipeline([]*Step{{Name: "a", Check: checkFunc(nil), Timeout: 1}, {Name: "a", Check: checkFunc(nil), Timeout: 1}}, nil); err == nil {
 		t.Error("two steps of one name were accepted")
 	}
 }
@@ -522,7 +522,7 @@ func TestSharedReadsOncePerEvaluation(t *testing.T) {
 		})
 		return pass, err
 	})
-	p, err := NewPipeline([]*Step{{Name: "a", Check: check, Timeout: time.Second}, {Name: "b", Check: check, Timeout: time.Second}})
+	p, err := NewPipeline([]*Step{{Name: "a", Check: check, Timeout: time.Second}, {Name: "b", Check: check, Timeout: time.Second}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,8 @@ var (
 	stateSince          = desc("state_since_timestamp_seconds", "When the gate entered its state.")
 	openSince           = desc("open_since_timestamp_seconds", "When the gate opened, and 0 while it is not open.")
 	stepVerdict         = desc("step_verdict", "1 for the last verdict of each step: Pass, Fail or Unknown.", "step", "type", "verdict", "reason")
-	stepBlockingSince   = desc("step_blocking_since_timestamp_seconds", "When the step began not to pass, and 0 while it passes.", "step", "type")
+	stepBlockingSince   = desc("step_blocking_since_timestamp_seconds", "When the step began to hold the gate closed, and 0 while it does not.", "step", "type")
+	stepSoft            = desc("step_soft", "1 for a step that does not pass and, being soft, holds nothing back.", "step", "type")
 	evaluations         = desc("evaluations_total", "Evaluations by their worst verdict.", "result")
 	lastEvaluation      = desc("last_evaluation_timestamp_seconds", "When the last finished evaluation began, and 0 while no reboot is pending.")
 	nextEvaluation      = desc("next_evaluation_timestamp_seconds", "When the next evaluation is due, and 0 while none is.")
@@ -69,7 +70,7 @@ func (m *Metrics) Tell(s Status) {
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rebootRequired, rebootRequiredSince, rawSentinelProblem, state, stateSince, openSince,
-		stepVerdict, stepBlockingSince, evaluations, lastEvaluation, nextEvaluation, kuredWired, foreign,
+		stepVerdict, stepBlockingSince, stepSoft, evaluations, lastEvaluation, nextEvaluation, kuredWired, foreign,
 	} {
 		ch <- d
 	}
@@ -100,7 +101,11 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, o := range s.Decision.Outcomes {
 		gauge(stepVerdict, 1, o.Name, o.Type, o.Verdict.String(), o.Reason)
+		if o.Soft {
+			o.Since = time.Time{}
+		}
 		gauge(stepBlockingSince, seconds(o.Since), o.Name, o.Type)
+		gauge(stepSoft, truth(o.Soft), o.Name, o.Type)
 	}
 	for _, verdict := range []Verdict{Unknown, Fail, Pass} {
 		counter(evaluations, s.Evaluations[verdict], verdict.String())

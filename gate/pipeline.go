@@ -40,16 +40,25 @@ type Step struct {
 	Check      Check
 	// Timeout bounds one run.
 	Timeout time.Duration
+	// SoftUntil is until when the step only reports; zero: it always counts.
+	SoftUntil time.Time
+	// Scope says whom a failure of the step is about.
+	Scope Scope
 
 	running atomic.Bool
 }
 
 // Pipeline is the steps that must all pass.
-type Pipeline struct{ steps []*Step }
+type Pipeline struct {
+	steps []*Step
+	now   func(context.Context) (time.Time, error)
+}
 
 // NewPipeline returns the pipeline of the steps. It refuses an empty one, which
-// would pass for want of questions, and steps that share a name.
-func NewPipeline(steps []*Step) (*Pipeline, error) {
+// would pass for want of questions, and steps that share a name. now tells the
+// cluster's time, by which SoftUntil is judged: a node's clock that has fallen
+// back would else keep a step soft for good. It is asked only for soft steps.
+func NewPipeline(steps []*Step, now func(context.Context) (time.Time, error)) (*Pipeline, error) {
 	if len(steps) == 0 {
 		return nil, errors.New("a pipeline without steps would let every reboot through: configure at least one check")
 	}
@@ -63,7 +72,7 @@ func NewPipeline(steps []*Step) (*Pipeline, error) {
 		}
 		names[s.Name] = true
 	}
-	return &Pipeline{steps}, nil
+	return &Pipeline{steps, now}, nil
 }
 
 // Evaluate runs all steps at once, each within its timeout, none skipped
@@ -80,6 +89,7 @@ func (p *Pipeline) Evaluate(ctx context.Context, report func(Outcome)) Decision 
 	for i, step := range p.steps {
 		all.Go(func() {
 			outcome := step.run(ctx)
+			outcome.Soft = !outcome.passed() && p.soft(ctx, step)
 			decision.Outcomes[i] = outcome
 			if report != nil {
 				reporting.Lock()
@@ -90,6 +100,18 @@ func (p *Pipeline) Evaluate(ctx context.Context, report func(Outcome)) Decision 
 	}
 	all.Wait()
 	return decision
+}
+
+// soft reports whether the step only reports for now. Where the time is not
+// known it counts.
+func (p *Pipeline) soft(ctx context.Context, s *Step) bool {
+	if s.SoftUntil.IsZero() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	now, err := p.now(ctx)
+	return err == nil && now.Before(s.SoftUntil)
 }
 
 func (s *Step) run(ctx context.Context) Outcome {

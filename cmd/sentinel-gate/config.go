@@ -45,8 +45,9 @@ type configuration struct {
 	// Checks are decoded one by one, so that each mistake names its step.
 	Checks []json.RawMessage `json:"checks"`
 
-	hash  string
-	steps []*gate.Step
+	hash    string
+	steps   []*gate.Step
+	cluster *checks.Cluster
 	// sentinelSound: nothing is wrong with the sentinels' paths.
 	sentinelSound bool
 }
@@ -80,6 +81,24 @@ type step struct {
 	Type    string          `json:"type"`
 	Timeout model.Duration  `json:"timeout"`
 	Options json.RawMessage `json:"options"`
+	// NodeSelector chooses the nodes whose gates run the step; all by default.
+	NodeSelector checks.Selector `json:"nodeSelector"`
+	// SoftUntil is until when the step only reports.
+	SoftUntil instant `json:"softUntil"`
+}
+
+// instant is a date, which is its first moment in UTC, or a time.
+type instant struct{ time.Time }
+
+// UnmarshalText accepts both forms.
+func (i *instant) UnmarshalText(text []byte) error {
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if parsed, err := time.Parse(layout, string(text)); err == nil && !parsed.IsZero() {
+			i.Time = parsed
+			return nil
+		}
+	}
+	return fmt.Errorf("want a date such as 2006-01-02 or a time such as 2006-01-02T15:04:05Z, not %.40q", text)
 }
 
 func defaults() configuration {
@@ -100,7 +119,7 @@ func defaults() configuration {
 // be nil where the checks will not be run.
 func load(path string, cluster *checks.Cluster) (*configuration, error) {
 	c := defaults()
-	c.sentinelSound = true
+	c.sentinelSound, c.cluster = true, cluster
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return &c, fmt.Errorf("reading the configuration: %w", err)
@@ -125,7 +144,10 @@ func load(path string, cluster *checks.Cluster) (*configuration, error) {
 	c.sentinelSound = c.sentinelSound && !slices.ContainsFunc(problems, func(err error) bool { return strings.HasPrefix(err.Error(), "sentinel") })
 	problems = append(problems, c.validate()...)
 	for i, raw := range c.Checks {
-		problems = append(problems, c.addStep(i, raw, cluster)...)
+		problems = append(problems, c.addStep(i, raw)...)
+	}
+	if len(c.steps) > 0 && !slices.ContainsFunc(c.steps, func(s *gate.Step) bool { return s.SoftUntil.IsZero() }) {
+		problems = append(problems, errors.New("checks: every step has softUntil: want at least one that always counts"))
 	}
 	return &c, mistakes(path, problems)
 }
@@ -228,7 +250,7 @@ func (c *configuration) longestTimeout() time.Duration {
 var stepName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // addStep decodes and builds the step at the index.
-func (c *configuration) addStep(i int, raw []byte, cluster *checks.Cluster) []error {
+func (c *configuration) addStep(i int, raw []byte) []error {
 	s := step{Timeout: c.Timeout}
 	problems := checks.Decode("", raw, &s)
 	path := fmt.Sprintf("checks[%d]", i)
@@ -246,9 +268,15 @@ func (c *configuration) addStep(i int, raw []byte, cluster *checks.Cluster) []er
 	} else if longest > 0 && time.Duration(s.Timeout) > longest {
 		problems = append(problems, fmt.Errorf("timeout: %s leaves an open gate no time between two evaluations: with an interval of %s and a maxAge of %s it can be %s at most", s.Timeout, c.Interval, c.MaxAge, longest.Round(time.Millisecond)))
 	}
-	check, wrong := checks.New(s.Type, s.Options, cluster)
+	check, wrong := checks.New(s.Type, s.Options, c.cluster)
 	problems = append(problems, wrong...)
-	c.steps = append(c.steps, &gate.Step{Name: s.Name, Type: s.Type, Timeout: time.Duration(s.Timeout), Check: check})
+	scope := checks.ScopeOf(s.Type)
+	if check != nil && s.NodeSelector.String() != "" {
+		check, scope = checks.OnNodes(check, s.NodeSelector, c.cluster), gate.NodeScope
+	}
+	c.steps = append(c.steps, &gate.Step{
+		Name: s.Name, Type: s.Type, Timeout: time.Duration(s.Timeout), Check: check, Scope: scope, SoftUntil: s.SoftUntil.Time,
+	})
 	for i, problem := range problems {
 		problems[i] = fmt.Errorf("%s: %w", path, problem)
 	}
@@ -268,6 +296,11 @@ func (c *configuration) served(ctx context.Context, path string) error {
 		}
 	}
 	return mistakes(path, problems)
+}
+
+// pipeline returns the pipeline of the steps.
+func (c *configuration) pipeline() (*gate.Pipeline, error) {
+	return gate.NewPipeline(c.steps, c.cluster.Now)
 }
 
 func checkConfig(f flags, stdout io.Writer) error {

@@ -80,7 +80,7 @@ func TestF21BadConfigurations(t *testing.T) {
 		{"top level, case", header + "Interval: 1m\nMAXAGE: 5m\n" + nodes, `unknown field "Interval": want one of ` + top + "\n" + `unknown field "MAXAGE": want one of ` + top},
 		{"the field of the checks", header + "check: [{name: a, type: nodesReady}]\n", `unknown field "check": want one of ` + top + "\n" + noChecks},
 		{"sentinel", header + "sentinel: {raw: /run/reboot-required, gatd: /x, Mode: file}\n" + nodes, "sentinel: unknown field \"Mode\": want one of gated, mode, raw\nsentinel: unknown field \"gatd\": want one of gated, mode, raw"},
-		{"step", header + "checks: [{name: a, type: nodesReady, option: {}, Timeout: 5s}]\n", "checks[0] \"a\": unknown field \"Timeout\": want one of name, options, timeout, type\nchecks[0] \"a\": unknown field \"option\": want one of name, options, timeout, type"},
+		{"step", header + "checks: [{name: a, type: nodesReady, option: {}, Timeout: 5s}]\n", "checks[0] \"a\": unknown field \"Timeout\": want one of name, nodeSelector, options, softUntil, timeout, type\nchecks[0] \"a\": unknown field \"option\": want one of name, nodeSelector, options, softUntil, timeout, type"},
 		{
 			"options of each type", header + `checks:
   - {name: nodes, type: nodesReady, options: {maxnotready: 1}}
@@ -97,6 +97,28 @@ checks[3] "alerts": options: unknown field "requirefiring": want one of ignore, 
 		{
 			"httpConfig", options("alerts", `{prometheus: {url: "http://p", httpConfig: {bearerToken: x}}}`),
 			`checks[0] "x": options.prometheus.httpConfig: yaml: unmarshal errors: line 1: field bearerToken not found in type config.plain`,
+		},
+
+		{
+			"soft until when", header + `checks:
+  - {name: a, type: nodesReady}
+  - {name: b, type: nodesReady, softUntil: tomorrow}
+  - {name: c, type: nodesReady, softUntil: 2026-13-01}
+  - {name: d, type: nodesReady, softUntil: 5, nodeSelector: "a=="}
+`,
+			`checks[1] "b": softUntil: want a date such as 2006-01-02 or a time such as 2006-01-02T15:04:05Z, not "tomorrow"
+checks[2] "c": softUntil: want a date such as 2006-01-02 or a time such as 2006-01-02T15:04:05Z, not "2026-13-01"
+checks[3] "d": softUntil: must be a string, not 5`,
+		},
+		{
+			"which nodes", header + "checks: [{name: a, type: nodesReady, nodeSelector: a in b}]
+",
+			`checks[0] "a": nodeSelector: not a label selector: unable to parse requirement: found 'b' expected: '('`,
+		},
+		{
+			"nothing that counts", header + "checks: [{name: a, type: nodesReady, softUntil: 2026-12-01}, {name: b, type: readySoak, softUntil: 2026-12-01}]
+",
+			`checks: every step has softUntil: want at least one that always counts`,
 		},
 
 		// Nulls.
@@ -328,7 +350,7 @@ sentinel.mode: want tether or file, not "tethr"
 apiVersion: want sentinel-gate.io/v1alpha1, not "v1"
 kind: want GateConfiguration, not ""
 checks[0] "A": ` + name + `"A"
-checks[1] "cni": unknown field "tiemout": want one of name, options, timeout, type
+checks[1] "cni": unknown field "tiemout": want one of name, nodeSelector, options, softUntil, timeout, type
 checks[1] "cni": options: unknown field "presett": want one of ` + podOpts + `
 checks[1] "cni": options: say which pods: a preset, or namespaces and a selector
 checks[2] "cni": name: another step has it

@@ -66,7 +66,7 @@ func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluste
 	if err := gated.Prove(); err != nil {
 		return err
 	}
-	pipeline, err := gate.NewPipeline(c.steps)
+	pipeline, err := c.pipeline()
 	if err != nil {
 		return err
 	}

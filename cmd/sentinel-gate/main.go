@@ -21,7 +21,7 @@ var version string
 // Exit statuses.
 const (
 	exitOK       = 0
-	exitBlocked  = 1 // --once: a step does not pass; otherwise: the daemon failed
+	exitBlocked  = 1 // --once: a step does not pass; --verify: one is vacuous; otherwise: the daemon failed
 	exitUnusable = 2 // the flags, the configuration or the cluster cannot be used
 )
 
@@ -71,6 +71,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return nil
 	case f.checkConfig:
 		return checkConfig(f, stdout)
+	case f.printRBAC:
+		return printRBAC(f, stdout)
+	case f.verify:
+		return verify(ctx, f, stdout)
 	case f.once:
 		return once(ctx, f, stdout)
 	}

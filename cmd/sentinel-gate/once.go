@@ -23,7 +23,7 @@ func once(ctx context.Context, f flags, stdout io.Writer) error {
 	if err != nil {
 		return unusable{err}
 	}
-	pipeline, err := gate.NewPipeline(c.steps)
+	pipeline, err := c.pipeline()
 	if err != nil {
 		return unusable{err}
 	}
@@ -57,7 +57,11 @@ func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw
 	rows := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(rows, "STEP\tTYPE\tVERDICT\tREASON\tTOOK\tMESSAGE")
 	for _, o := range d.Outcomes {
-		fmt.Fprintf(rows, "%s\t%s\t%s\t%s\t%.3fs\t%s\n", o.Name, o.Type, strings.ToUpper(o.Verdict.String()), o.Reason, o.Seconds, oneLine(o.Message))
+		verdict := strings.ToUpper(o.Verdict.String())
+		if o.Soft {
+			verdict += " (soft)"
+		}
+		fmt.Fprintf(rows, "%s\t%s\t%s\t%s\t%.3fs\t%s\n", o.Name, o.Type, verdict, o.Reason, o.Seconds, oneLine(o.Message))
 	}
 	if err := rows.Flush(); err != nil {
 		return err
@@ -77,13 +81,24 @@ func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw
 			fmt.Fprintf(w, "               not before %s\n", d.Began.Add(wait).UTC().Format(time.RFC3339))
 		}
 	} else {
-		fmt.Fprintf(w, "steps:         all %d pass\n", len(d.Outcomes))
+		fmt.Fprintf(w, "steps:         all %d pass%s\n", len(d.Outcomes), butSoft(d.Soft()))
 	}
 	fmt.Fprintf(w, "stabilize:     the gate opens after every step has passed for %s\n", c.Stabilize)
 	kured := lookedAt(f, c)
 	fmt.Fprintf(w, "kured:         %s: %s\n", kured.Reason, oneLine(kured.Message))
 	_, err := fmt.Fprintf(w, "turn:          %s: which node is next is left to kured's own lock\n", gate.TurnOff)
 	return err
+}
+
+func butSoft(soft gate.Outcomes) string {
+	if len(soft) == 0 {
+		return ""
+	}
+	words := make([]string, len(soft))
+	for i, o := range soft {
+		words[i] = fmt.Sprintf("%s (%s)", o.Name, o.Reason)
+	}
+	return ", but for soft ones: " + strings.Join(words, ", ")
 }
 
 func forPackages(packages []string) string {

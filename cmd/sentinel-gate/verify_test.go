@@ -1,0 +1,84 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sentinel-gate/sentinel-gate/test/cluster"
+)
+
+func (w *world) verify(config string) (exit int, stdout, stderr string) {
+	exit, stdout, stderr = command(w.ctx, "--verify", "--config", config, "--kubeconfig", w.kubeconfig, "--node-name", "n1", "--namespace", cluster.Namespace, "--host-proc", w.proc())
+	return exit, w.normal(stdout), stderr
+}
+
+// What each step looks at, and what would make it fail: the whole of it.
+func TestVerify(t *testing.T) {
+	w := newWorld(t)
+	before := files(t, w.dir)
+	exit, stdout, stderr := w.verify(w.config)
+	const want = `node n1, configuration HASH
+
+nodes (nodesReady)
+  looks at  3 of 3 nodes
+  now       PASS NodesReady: all 3 nodes are Ready
+  if        made NotReady: n1
+            FAIL NodesNotReady: 1 of 3 nodes are not Ready, and 0 may be: n1 (Ready=False)
+  if        without a Ready condition: n1
+            FAIL NodesNotReady: 1 of 3 nodes are not Ready, and 0 may be: n1 (no Ready condition)
+
+cni (podsReady)
+  looks at  3 pods, 1 DaemonSets and 3 nodes
+  now       PASS PodsReady: all 3 pods are Running and Ready
+  if        made not Ready: kube-system/calico-node-n1
+            FAIL PodsNotReady: 1 pods are missing or not ready, of 3 found: kube-system/calico-node-n1 on n1 (no Ready condition)
+  if        removed: kube-system/calico-node-n1
+            FAIL PodsMissing: 1 pods are missing or not ready, of 2 found: n1 (no pod of kube-system/calico-node)
+
+soak (readySoak)
+  looks at  3 nodes and 3 records
+  now       PASS Soaked: quiet for 49h30m: the last was that node n3 booted
+  if        node n1 became Ready just now
+            FAIL Soaking: node n1 became Ready=True 0s ago; quiet for 1d at TIME
+  if        node n1 without a Ready condition
+            UNKNOWN NoReadyCondition: of 3 nodes, it is not known when these last rebooted: n1 (no Ready condition)
+  if        node n1 booted just now, and its gate came back
+            FAIL Soaking: node n1 booted 0s ago; quiet for 1d at TIME
+  if        node n1 booted, and its gate did not come back
+            UNKNOWN RebootNotRecorded: of 3 nodes, it is not known when these last rebooted: n1 (rebooted, and its gate has not come back)
+  if        node n1 without a record
+            UNKNOWN NoRecord: of 3 nodes, it is not known when these last rebooted: n1 (no record: its gate never ran; start it, or exclude the node with gateSelector)
+
+all 3 steps can fail
+`
+	if exit != exitOK || stdout != want || stderr != "" {
+		t.Errorf("exit %d, stderr %q\n%s", exit, stderr, stdout)
+	}
+	if after := files(t, w.dir); after != before {
+		t.Errorf("it touched files:\n%s\n%s", before, after)
+	}
+}
+
+// A step that nothing can make fail is named, and so is one that cannot be asked.
+func TestVerifyVacuous(t *testing.T) {
+	w := newWorld(t)
+	vacuous := write(t, filepath.Join(w.dir, "vacuous.yaml"), header+`
+checks:
+  - {name: never, type: nodesReady, options: {maxNotReady: 3}}
+  - {name: nodes, type: nodesReady}
+  - {name: elsewhere, type: nodesReady, nodeSelector: no/such=label, options: {maxNotReady: 3}}
+`)
+	exit, stdout, stderr := w.verify(vacuous)
+	if exit != exitBlocked || !strings.HasSuffix(stdout, "\n2 of 3 steps are vacuous: never, elsewhere\n") || strings.Count(stdout, "VACUOUS") != 2 || stderr != "" {
+		t.Errorf("exit %d, stderr %q\n%s", exit, stderr, stdout)
+	}
+	failing := write(t, filepath.Join(w.dir, "failing.yaml"), header+"checks: [{name: four, type: nodesReady, options: {minimum: 4}}]\n")
+	if exit, stdout, _ := w.verify(failing); exit != exitOK || !strings.Contains(stdout, "it does not pass now, and so is seen to be able to fail") {
+		t.Errorf("a step that fails now: exit %d\n%s", exit, stdout)
+	}
+	unread := write(t, filepath.Join(w.dir, "unread.yaml"), header+"checks: [{name: nodes, type: nodesReady}, {name: drain, type: disruptionBudgets}]\n")
+	if exit, stdout, _ := w.verify(unread); exit != exitUnusable || !strings.HasSuffix(stdout, "\n1 of 2 steps cannot be verified: drain\n") {
+		t.Errorf("a step that may not read: exit %d\n%s", exit, stdout)
+	}
+}
