@@ -1,25 +1,18 @@
 package checks
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/api"
 	promapi "github.com/prometheus/client_golang/api/prometheus/v1"
-	"github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 	rbacv1 "k8s.io/api/rbac/v1"
 
@@ -30,7 +23,7 @@ import (
 // AlertsOptions are the options of alerts.
 type AlertsOptions struct {
 	// Prometheus is where to ask.
-	Prometheus Prometheus `json:"prometheus"`
+	Prometheus Server `json:"prometheus"`
 	// Ignore are regular expressions, anchored, of the names of alerts that do
 	// not count, besides those that never do.
 	Ignore []Regexp `json:"ignore"`
@@ -48,31 +41,9 @@ type AlertsOptions struct {
 
 func alertsDefaults() AlertsOptions {
 	return AlertsOptions{
-		Prometheus:    Prometheus{HTTPConfig: HTTPConfig{config.DefaultHTTPClientConfig}},
+		Prometheus:    serverDefaults(),
 		RequireFiring: "Watchdog", RequireFiringAgo: model.Duration(15 * time.Minute),
 	}
-}
-
-// Prometheus is a server of Prometheus' HTTP API: Prometheus itself, Thanos,
-// Mimir, VictoriaMetrics.
-type Prometheus struct {
-	URL string `json:"url"`
-	// HTTPConfig is Prometheus' own HTTP client configuration.
-	HTTPConfig HTTPConfig `json:"httpConfig"`
-}
-
-// HTTPConfig is config.HTTPClientConfig, decoded as strictly as Prometheus
-// decodes it.
-type HTTPConfig struct{ config.HTTPClientConfig }
-
-// UnmarshalJSON decodes what is JSON, and so YAML, with Prometheus' own loader.
-func (c *HTTPConfig) UnmarshalJSON(data []byte) error {
-	loaded, err := config.LoadHTTPConfig(string(data))
-	if err != nil {
-		return errors.New(strings.Join(strings.Fields(err.Error()), " "))
-	}
-	c.HTTPClientConfig = *loaded
-	return nil
 }
 
 // Regexp is an anchored regular expression, as Prometheus' are.
@@ -118,17 +89,13 @@ func (m *Matcher) UnmarshalText(text []byte) error {
 // back the reboot that clears them.
 var neverCount = regexp.MustCompile(`^(?:Watchdog|InfoInhibitor|RebootRequired|SentinelGate.*)$`)
 
-// maxBody bounds what is read of one answer.
-const maxBody = 16 << 20
-
 // A rule is late when it was evaluated longer ago than three of its intervals,
 // and than this.
 const ruleLateness = time.Minute
 
 type alerts struct {
-	options AlertsOptions
-	host    string
-	api     promapi.API
+	options    AlertsOptions
+	prometheus *prometheusAPI
 }
 
 func newAlerts(o AlertsOptions, _ *Cluster) (Check, []error) {
@@ -139,59 +106,11 @@ func newAlerts(o AlertsOptions, _ *Cluster) (Check, []error) {
 	if o.RequireFiring != "" && !model.LabelValue(o.RequireFiring).IsValid() {
 		problems = append(problems, errors.New("options.requireFiring: not the name of an alert"))
 	}
-	u, err := url.Parse(o.Prometheus.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		problems = append(problems, fmt.Errorf("options.prometheus.url: want an http or https URL, not %q", o.Prometheus.URL))
-	}
-	if err := o.Prometheus.HTTPConfig.Validate(); err != nil {
-		problems = append(problems, fmt.Errorf("options.prometheus.httpConfig: %w", err))
-	}
-	if len(problems) > 0 {
+	server, wrong := newPrometheus("options.prometheus", o.Prometheus)
+	if problems = append(problems, wrong...); len(problems) > 0 {
 		return nil, problems
 	}
-	client, err := config.NewClientFromConfig(o.Prometheus.HTTPConfig.HTTPClientConfig, "sentinel-gate")
-	if err != nil {
-		return nil, []error{fmt.Errorf("options.prometheus.httpConfig: %w", err)}
-	}
-	client.Transport = clock.Transport(whole{client.Transport})
-	server, err := api.NewClient(api.Config{Address: o.Prometheus.URL, Client: client})
-	if err != nil {
-		return nil, []error{fmt.Errorf("options.prometheus.url: %w", err)}
-	}
-	return alerts{o, u.Host, promapi.NewAPI(server)}, nil
-}
-
-// whole fails an answer that is not the whole answer: larger than maxBody, with
-// a warning, which Thanos gives for what it could not reach, or partial by
-// VictoriaMetrics' own word. client_golang drops some of these.
-type whole struct{ next http.RoundTripper }
-
-func (w whole) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := w.next.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(http.MaxBytesReader(nil, resp.Body, maxBody))
-	if err != nil {
-		return nil, err
-	}
-	var envelope struct {
-		Status    string   `json:"status"`
-		Warnings  []string `json:"warnings"`
-		IsPartial bool     `json:"isPartial"`
-	}
-	_ = json.Unmarshal(body, &envelope)
-	switch {
-	case resp.StatusCode/100 == 2 && envelope.Status != "success":
-		return nil, fmt.Errorf("the answer is not one of Prometheus' API: %.100q", body)
-	case len(envelope.Warnings) > 0:
-		return nil, fmt.Errorf("the answer may be incomplete: it came with the warning %q", strings.Join(envelope.Warnings, "; "))
-	case envelope.IsPartial:
-		return nil, errors.New("the answer is partial, by its own word (isPartial)")
-	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp, nil
+	return alerts{o, server}, nil
 }
 
 // alarm is what Prometheus said.
@@ -217,11 +136,11 @@ func (c alerts) Check(ctx context.Context) (gate.Result, error) {
 
 func (c alerts) read(ctx context.Context) (a alarm, err error) {
 	ctx, reading := clock.Read(ctx)
-	if a.firing, err = c.query(ctx, series("ALERTS", c.options.Match, `alertstate="firing"`)); err != nil {
+	if a.firing, err = c.prometheus.vector(ctx, series("ALERTS", c.options.Match, `alertstate="firing"`)); err != nil {
 		return a, err
 	}
 	if len(blocking(a.firing, c.options)) > 0 {
-		if a.since, err = c.query(ctx, series("ALERTS_FOR_STATE", c.options.Match)); err != nil {
+		if a.since, err = c.prometheus.vector(ctx, series("ALERTS_FOR_STATE", c.options.Match)); err != nil {
 			return a, err
 		}
 	}
@@ -230,7 +149,7 @@ func (c alerts) read(ctx context.Context) (a alarm, err error) {
 			return a, err
 		}
 	}
-	if a.rules, a.served, err = c.rules(ctx); err != nil {
+	if a.rules, a.served, err = c.prometheus.rules(ctx); err != nil {
 		return a, err
 	}
 	if a.now, err = reading.Now(); err != nil {
@@ -281,17 +200,17 @@ const lookbacks = 15
 
 func (c alerts) askRequired(ctx context.Context, a *alarm) error {
 	required := series("ALERTS", c.options.RequireFiringMatch, `alertstate="firing"`, fmt.Sprintf("alertname=%q", c.options.RequireFiring))
-	now, err := c.query(ctx, required)
+	now, err := c.prometheus.vector(ctx, required)
 	if err != nil {
 		return err
 	}
 	ago := c.options.RequireFiringAgo
-	before, err := c.query(ctx, required+" offset "+ago.String())
+	before, err := c.prometheus.vector(ctx, required+" offset "+ago.String())
 	if err != nil {
 		return err
 	}
 	step := max(ago/lookbacks, model.Duration(time.Millisecond))
-	throughout, err := c.query(ctx, fmt.Sprintf("count_over_time(%s[%s:%s]) >= %d", required, ago, step, lookbacks))
+	throughout, err := c.prometheus.vector(ctx, fmt.Sprintf("count_over_time(%s[%s:%s]) >= %d", required, ago, step, lookbacks))
 	if err != nil {
 		return err
 	}
@@ -304,46 +223,6 @@ func series(metric string, matchers []Matcher, more ...string) string {
 		more = append(more, string(m))
 	}
 	return metric + "{" + strings.Join(more, ",") + "}"
-}
-
-// query answers an instant query at the server's own time.
-func (c alerts) query(ctx context.Context, query string) (model.Vector, error) {
-	value, _, err := c.api.Query(ctx, query, time.Time{}) // whole refuses warnings
-	if err != nil {
-		return nil, fmt.Errorf("asking %s for %s: %w", c.host, query, withoutURL(err))
-	}
-	vector, ok := value.(model.Vector)
-	if !ok {
-		return nil, fmt.Errorf("asking %s for %s: the answer is of the type %s, not a vector", c.host, query, value.Type())
-	}
-	return vector, nil
-}
-
-// withoutURL takes the request's URL out of an error: its query may hold a token.
-func withoutURL(err error) error {
-	var failure *url.Error
-	if errors.As(err, &failure) {
-		return failure.Err
-	}
-	return err
-}
-
-// rules reads the rule groups; served is false where the server has no such API.
-func (c alerts) rules(ctx context.Context) (groups []promapi.RuleGroup, served bool, err error) {
-	result, err := c.api.Rules(ctx, nil)
-	var failure *promapi.Error
-	if errors.As(err, &failure) && (failure.Type == promapi.ErrClient || failure.Type == promapi.ErrServer) {
-		// client_golang tells the status only in this text.
-		for _, status := range []string{": 404", ": 405", ": 501"} {
-			if strings.HasSuffix(failure.Msg, status) {
-				return nil, false, nil
-			}
-		}
-	}
-	if err != nil {
-		return nil, false, fmt.Errorf("asking %s for its rules: %w", c.host, withoutURL(err))
-	}
-	return result.Groups, true, nil
 }
 
 // blocking returns the alerts that count.

@@ -23,6 +23,7 @@ var types = map[string]checkType{
 	"alerts":     {gate.ClusterScope, typed(alertsDefaults, newAlerts)},
 	"nodesReady": {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
 	"podsReady":  {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
+	"promql":     {gate.ClusterScope, typed(promQLDefaults, newPromQL)},
 	"readySoak":  {gate.ClusterScope, typed(readySoakDefaults, newReadySoak)},
 }
 

@@ -53,6 +53,7 @@ func selector(t testing.TB, text string) Selector {
 // optionsOf are the options of each type, as zero values.
 var optionsOf = map[string]any{
 	"alerts": AlertsOptions{}, "nodesReady": NodesReadyOptions{}, "podsReady": PodsReadyOptions{}, "readySoak": ReadySoakOptions{},
+	"promql": PromQLOptions{},
 }
 
 // fieldsOf returns the names of a struct's fields in the configuration.
@@ -182,7 +183,7 @@ func reasonsIn(t *testing.T, file string) map[string]string {
 func TestUnknownTypeIsRefused(t *testing.T) {
 	for _, name := range []string{"", "NodesReady", "nodesready", "nodesReady "} {
 		check, problems := New(name, nil, nil)
-		want := "type: unknown type " + strconv.Quote(name) + ": want one of alerts, nodesReady, podsReady, readySoak"
+		want := "type: unknown type " + strconv.Quote(name) + ": want one of alerts, nodesReady, podsReady, promql, readySoak"
 		if check != nil || len(problems) != 1 || problems[0].Error() != want {
 			t.Errorf("got %v, %v\nwant %s", check, problems, want)
 		}
@@ -300,6 +301,7 @@ func FuzzDecode(f *testing.F) {
 		`{"preset": "auto", "namespaces": ["a", ""], "onEveryNode": true}`, `{"preset": null}`,
 		`{"duration": "1d", "gateSelector": "!x", "ignoreJoined": 1}`,
 		`{"prometheus": {"url": "http://p:9090", "httpConfig": {"basic_auth": {"username": "u"}}}, "ignore": ["A.*"], "match": ["a=\"b\""], "requireFiring": "", "requireFiringAgo": "1h"}`,
+		`{"prometheus": {"url": "http://p"}, "query": "up == 0", "expect": "< 5", "requireSeries": "up", "trustEmpty": true}`,
 		`{"prometheus": {"httpConfig": [1]}, "ignore": [null, "("], "match": {"a": "b"}}`,
 	} {
 		f.Add([]byte(seed))

@@ -46,7 +46,7 @@ func options(typeName, text string) string {
 // with its path: what is compared is the whole message.
 func TestF21BadConfigurations(t *testing.T) {
 	const (
-		types    = "alerts, nodesReady, podsReady, readySoak"
+		types    = "alerts, nodesReady, podsReady, promql, readySoak"
 		top      = "apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout"
 		name     = "name: want lower-case letters, digits and hyphens, at most 63, not "
 		noChecks = "checks: want at least one: a gate without checks would let every reboot through"
@@ -195,6 +195,20 @@ checks[2] "c": timeout: has no value: give one, or leave the field out`,
 		{
 			"httpConfig of a file that is not there", options("alerts", `{prometheus: {url: "https://p", httpConfig: {tls_config: {ca_file: /nowhere/ca.crt}}}}`),
 			`checks[0] "x": options.prometheus.httpConfig: unable to read CA cert: unable to read file /nowhere/ca.crt: open /nowhere/ca.crt: no such file or directory`,
+		},
+
+		{
+			"options of promql", options("promql", `{prometheus: {url: "ftp://user:secret@p"}, query: " ", expect: 0, requireSeries: up, trustEmpty: maybe, querry: up}`),
+			"checks[0] \"x\": options.expect: must be a string, not 0\n" +
+				"checks[0] \"x\": options: unknown field \"querry\": want one of expect, prometheus, query, requireSeries, trustEmpty\n" +
+				"checks[0] \"x\": options.trustEmpty: must be true or false, not \"maybe\"\n" +
+				"checks[0] \"x\": options.query: say what to ask, in PromQL\n" +
+				"checks[0] \"x\": options.prometheus.url: want an http or https URL, not \"...@p\"",
+		},
+		{
+			"a query whose silence proves nothing", options("promql", `{prometheus: {url: "http://p"}, query: up == 0, expect: "= 0"}`),
+			"checks[0] \"x\": options.expect: want empty, or a comparison with a number such as \"< 5\", not \"= 0\"\n" +
+				"checks[0] \"x\": options.requireSeries: a query also returns nothing when its metric is missing or misspelt: say which series must be there for an empty answer to prove anything, or set trustEmpty",
 		},
 
 		// Sentinels.
