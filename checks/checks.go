@@ -21,6 +21,7 @@ import (
 // page in docs/checks.
 var types = map[string]checkType{
 	"alerts":     {gate.ClusterScope, typed(alertsDefaults, newAlerts)},
+	"http":       {gate.ClusterScope, typed(httpDefaults, newHTTP)},
 	"nodesReady": {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
 	"podsReady":  {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
 	"promql":     {gate.ClusterScope, typed(promQLDefaults, newPromQL)},

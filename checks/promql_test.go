@@ -262,7 +262,7 @@ func TestPromQLCheck(t *testing.T) {
 		{"TestF19NoData", answer(`{"status":"success"}`), wanted{}, `asking HOST for up == 0: the answer is not one of Prometheus' API: "{\"status\":\"success\"}"`},
 		{"TestF19NullData", answer(`{"status":"success","data":null}`), wanted{}, `asking HOST for up == 0: the answer is not one of Prometheus' API: "{\"status\":\"success\",\"data\":null}"`},
 		{"TestF19Page", answer("<html>log in</html>"), wanted{}, `asking HOST for up == 0: the answer is not one of Prometheus' API: "<html>log in</html>"`},
-		{"TestF01Unauthorized", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 401) }, wanted{}, "asking HOST for up == 0: client_error: client error: 401"},
+		{"TestF01Unauthorized", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusUnauthorized) }, wanted{}, "asking HOST for up == 0: client_error: client error: 401"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			server := httptest.NewServer(c.answer)

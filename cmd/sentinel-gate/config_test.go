@@ -46,7 +46,7 @@ func options(typeName, text string) string {
 // with its path: what is compared is the whole message.
 func TestF21BadConfigurations(t *testing.T) {
 	const (
-		types    = "alerts, nodesReady, podsReady, promql, readySoak"
+		types    = "alerts, http, nodesReady, podsReady, promql, readySoak"
 		top      = "apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout"
 		name     = "name: want lower-case letters, digits and hyphens, at most 63, not "
 		noChecks = "checks: want at least one: a gate without checks would let every reboot through"
@@ -209,6 +209,21 @@ checks[2] "c": timeout: has no value: give one, or leave the field out`,
 			"a query whose silence proves nothing", options("promql", `{prometheus: {url: "http://p"}, query: up == 0, expect: "= 0"}`),
 			"checks[0] \"x\": options.expect: want empty, or a comparison with a number such as \"< 5\", not \"= 0\"\n" +
 				"checks[0] \"x\": options.requireSeries: a query also returns nothing when its metric is missing or misspelt: say which series must be there for an empty answer to prove anything, or set trustEmpty",
+		},
+		{
+			"options of http", options("http", `{url: "freeze?token=secret", status: 200, body: 5, method: POST}`),
+			"checks[0] \"x\": options.body: must be a string, not 5\n" +
+				"checks[0] \"x\": options: unknown field \"method\": want one of body, httpConfig, status, url\n" +
+				"checks[0] \"x\": options.status: must be a list, not 200\n" +
+				"checks[0] \"x\": options.url: want an http or https URL, not \"freeze\"",
+		},
+		{
+			"an http that cannot fail, and one that cannot pass", header + "checks:\n  - {name: a, type: http, options: {url: 'http://h', body: '.*'}}\n  - {name: b, type: http, options: {url: 'http://h', status: [], body: '('}}\n  - {name: c, type: http, options: {url: 'https://h', status: [200, 99], httpConfig: {tls_config: {ca_file: /nowhere/ca.crt}}}}\n",
+			"checks[0] \"a\": options.body: \".*\" matches whatever is answered, even nothing: say what must be there, or leave it out\n" +
+				"checks[1] \"b\": options.body: not a regular expression: error parsing regexp: missing closing ): `(`\n" +
+				"checks[1] \"b\": options.status: want at least one\n" +
+				"checks[2] \"c\": options.httpConfig: unable to read CA cert: unable to read file /nowhere/ca.crt: open /nowhere/ca.crt: no such file or directory\n" +
+				"checks[2] \"c\": options.status[1]: want one from 200 to 599, not 99",
 		},
 
 		// Sentinels.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/sentinel-gate/sentinel-gate/test/alertmanager"
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/prometheus"
 )
@@ -31,5 +32,6 @@ func run(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	_, err := alertmanager.Binary(ctx, os.Stderr)
+	return err
 }
