@@ -22,8 +22,12 @@ import (
 
 // AlertsOptions are the options of alerts.
 type AlertsOptions struct {
-	// Prometheus is where to ask.
+	// Prometheus is where to ask: for what fires, unless there is an
+	// Alertmanager, and for the proof that something could.
 	Prometheus Server `json:"prometheus"`
+	// Alertmanager is where to ask for what fires, so that what is silenced or
+	// inhibited there does not count.
+	Alertmanager Server `json:"alertmanager"`
 	// Ignore are regular expressions, anchored, of the names of alerts that do
 	// not count, besides those that never do.
 	Ignore []Regexp `json:"ignore"`
@@ -41,7 +45,7 @@ type AlertsOptions struct {
 
 func alertsDefaults() AlertsOptions {
 	return AlertsOptions{
-		Prometheus:    serverDefaults(),
+		Prometheus: serverDefaults(), Alertmanager: serverDefaults(),
 		RequireFiring: "Watchdog", RequireFiringAgo: model.Duration(15 * time.Minute),
 	}
 }
@@ -94,8 +98,9 @@ var neverCount = regexp.MustCompile(`^(?:Watchdog|InfoInhibitor|RebootRequired|S
 const ruleLateness = time.Minute
 
 type alerts struct {
-	options    AlertsOptions
-	prometheus *prometheusAPI
+	options      AlertsOptions
+	prometheus   *prometheusAPI   // nil: only Alertmanager is asked
+	alertmanager *alertmanagerAPI // nil: only Prometheus is asked
 }
 
 func newAlerts(o AlertsOptions, _ *Cluster) (Check, []error) {
@@ -106,17 +111,30 @@ func newAlerts(o AlertsOptions, _ *Cluster) (Check, []error) {
 	if o.RequireFiring != "" && !model.LabelValue(o.RequireFiring).IsValid() {
 		problems = append(problems, errors.New("options.requireFiring: not the name of an alert"))
 	}
-	server, wrong := newPrometheus("options.prometheus", o.Prometheus)
-	if problems = append(problems, wrong...); len(problems) > 0 {
+	c := alerts{options: o}
+	var wrong []error
+	if o.Prometheus.URL != "" || o.Alertmanager.URL == "" {
+		c.prometheus, wrong = newPrometheus("options.prometheus", o.Prometheus)
+		problems = append(problems, wrong...)
+	}
+	if o.Alertmanager.URL != "" {
+		c.alertmanager, wrong = newAlertmanager("options.alertmanager", o.Alertmanager)
+		problems = append(problems, wrong...)
+		if o.RequireFiring == "" {
+			problems = append(problems, errors.New("options.requireFiring: an Alertmanager without alerts may be one that is sent none: name an alert that always fires"))
+		}
+	}
+	if len(problems) > 0 {
 		return nil, problems
 	}
-	return alerts{o, server}, nil
+	return c, nil
 }
 
-// alarm is what Prometheus said.
+// alarm is what Prometheus said, and Alertmanager.
 type alarm struct {
 	firing   model.Vector
 	since    model.Vector // ALERTS_FOR_STATE, where there is something to report
+	delivery *delivery    // nil: Alertmanager is not asked
 	required bool         // the required alert fires now
 	longer   bool         // and has done so for long enough
 	rules    []promapi.RuleGroup
@@ -135,13 +153,20 @@ func (c alerts) Check(ctx context.Context) (gate.Result, error) {
 }
 
 func (c alerts) read(ctx context.Context) (a alarm, err error) {
-	ctx, reading := clock.Read(ctx)
-	if a.firing, err = c.prometheus.vector(ctx, series("ALERTS", c.options.Match, `alertstate="firing"`)); err != nil {
-		return a, err
-	}
-	if len(blocking(a.firing, c.options)) > 0 {
-		if a.since, err = c.prometheus.vector(ctx, series("ALERTS_FOR_STATE", c.options.Match)); err != nil {
+	if c.alertmanager != nil {
+		if a.firing, a.since, a.delivery, err = c.alertmanager.alerts(ctx, c.options); err != nil || c.prometheus == nil {
 			return a, err
+		}
+	}
+	ctx, reading := clock.Read(ctx)
+	if c.alertmanager == nil {
+		if a.firing, err = c.prometheus.vector(ctx, series("ALERTS", c.options.Match, `alertstate="firing"`)); err != nil {
+			return a, err
+		}
+		if len(blocking(a.firing, c.options)) > 0 {
+			if a.since, err = c.prometheus.vector(ctx, series("ALERTS_FOR_STATE", c.options.Match)); err != nil {
+				return a, err
+			}
 		}
 	}
 	if c.options.RequireFiring != "" {
@@ -158,13 +183,13 @@ func (c alerts) read(ctx context.Context) (a alarm, err error) {
 	return a, nil
 }
 
-// Rules: it asks Prometheus, not the API server.
+// Rules: it asks Prometheus or Alertmanager, not the API server.
 func (alerts) Rules() []rbacv1.PolicyRule { return nil }
 
 // Verify lets every alert fire for which there is a rule, one at a time, or one
-// that nobody has heard of where the rules are not served. It cannot apply
-// options.match to them, which Prometheus does: what match leaves out is seen
-// only there.
+// that nobody has heard of where the rules are not served. In Alertmanager it
+// also ends what suppresses an alert. It cannot apply options.match to them,
+// which the servers do: what match leaves out is seen only there.
 func (c alerts) Verify(ctx context.Context) (Verification, error) {
 	a, err := c.read(ctx)
 	if err != nil {
@@ -181,6 +206,15 @@ func (c alerts) Verify(ctx context.Context) (Verification, error) {
 	v := Verification{
 		Looked: fmt.Sprintf("%d firing alerts, of which %d count, and %d rules of alerts", len(a.firing), len(blocking(a.firing, c.options)), len(known)),
 		Result: quiet(a, c.options),
+	}
+	if a.delivery != nil {
+		v.Looked += fmt.Sprintf(", and %d suppressed alerts", len(a.delivery.suppressed))
+		for _, suppressed := range a.delivery.suppressed {
+			changed := a
+			firing, since := suppressed.sample()
+			changed.firing, changed.since = append(slices.Clone(a.firing), firing), append(slices.Clone(a.since), since)
+			v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf("alert %s is neither silenced nor inhibited", firing.Metric[model.AlertNameLabel]), quiet(changed, c.options)})
+		}
 	}
 	if len(known) == 0 {
 		known["AnAlertOfAnyName"] = true
@@ -240,10 +274,19 @@ func ignored(name string, o AlertsOptions) bool {
 func quiet(a alarm, o AlertsOptions) gate.Result {
 	if count := blocking(a.firing, o); len(count) > 0 {
 		var who names
+		now := a.now
+		if a.delivery != nil {
+			now = a.delivery.now // who said since when
+		}
 		for _, s := range count {
-			who = append(who, describe(s, a.since, a.now))
+			who = append(who, describe(s, a.since, now))
 		}
 		return gate.Failed("AlertsFiring", "%d alerts fire: %s", len(count), who)
+	}
+	if a.delivery != nil {
+		if r := arrive(a.delivery, o); r.Verdict != gate.Pass || o.Prometheus.URL == "" {
+			return r
+		}
 	}
 	switch {
 	case o.RequireFiring != "" && !a.required:
@@ -277,7 +320,33 @@ func quiet(a alarm, o AlertsOptions) gate.Result {
 	case evaluated == 0 && o.RequireFiring == "":
 		return gate.Undecided("NoRules", "nothing fires, because the server has no rules")
 	}
-	return gate.Passed("NoAlerts", "no alert fires but those ignored")
+	return gate.Passed("NoAlerts", "no alert fires but those ignored%s", a.delivery)
+}
+
+// arrive is what proves that alerts arrive in Alertmanager. After its start it
+// knows none until Prometheus sends them again, group by group; so the required
+// alert can be there, with the start that it always had, and others not yet.
+func arrive(d *delivery, o AlertsOptions) gate.Result {
+	ago := time.Duration(o.RequireFiringAgo)
+	switch {
+	case d.cluster != "ready" && d.cluster != "disabled":
+		return gate.Undecided("AlertmanagerNotReady", "nothing fires, but the status of Alertmanager's cluster is %.50q, not ready", d.cluster)
+	case !d.required:
+		return gate.Undecided("RequiredAlertNotDelivered", "nothing fires in Alertmanager, not even %s, which should always fire: does Prometheus send it its alerts, and is this the right one? (requireFiring)", o.RequireFiring)
+	case d.runs() < ago:
+		return gate.Undecided("AlertmanagerTooYoung", "nothing fires, but Alertmanager only started %s ago, not yet %s: it may not have been sent everything again", d.runs(), o.RequireFiringAgo)
+	case d.fires() < ago:
+		return gate.Undecided("RequiredAlertTooYoung", "%s fires in Alertmanager for %s only, not yet %s: other alerts may still be pending in Prometheus", o.RequireFiring, d.fires(), o.RequireFiringAgo)
+	}
+	return gate.Passed("NoAlerts", "no alert fires but those ignored%s", d)
+}
+
+// String says what does not count, to be appended.
+func (d *delivery) String() string {
+	if d == nil || len(d.suppressed) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d that are silenced and %d that are inhibited", d.silenced, len(d.suppressed)-d.silenced)
 }
 
 func ruleState(rule any) (name string, health promapi.RuleHealth, lastError string, last time.Time) {

@@ -303,6 +303,7 @@ func FuzzDecode(f *testing.F) {
 		`{"prometheus": {"url": "http://p:9090", "httpConfig": {"basic_auth": {"username": "u"}}}, "ignore": ["A.*"], "match": ["a=\"b\""], "requireFiring": "", "requireFiringAgo": "1h"}`,
 		`{"prometheus": {"url": "http://p"}, "query": "up == 0", "expect": "< 5", "requireSeries": "up", "trustEmpty": true}`,
 		`{"url": "https://user:secret@h/p?q", "httpConfig": {"basic_auth": {"username": "u"}}, "status": [200, 204], "body": "^ok$"}`,
+		`{"alertmanager": {"url": "http://a:9093"}, "prometheus": {"url": "http://p"}, "requireFiring": "W"}`,
 		`{"prometheus": {"httpConfig": [1]}, "ignore": [null, "("], "match": {"a": "b"}}`,
 	} {
 		f.Add([]byte(seed))

@@ -91,7 +91,7 @@ func TestF21BadConfigurations(t *testing.T) {
 checks[1] "cni": options: unknown field "selecter": want one of ` + podOpts + `
 checks[2] "soak": options: unknown field "ignorejoined": want one of duration, gateSelector, ignoreJoined, selector
 checks[3] "alerts": options.prometheus: unknown field "httpconfig": want one of httpConfig, url
-checks[3] "alerts": options: unknown field "requirefiring": want one of ignore, match, prometheus, requireFiring, requireFiringAgo, requireFiringMatch`,
+checks[3] "alerts": options: unknown field "requirefiring": want one of alertmanager, ignore, match, prometheus, requireFiring, requireFiringAgo, requireFiringMatch`,
 		},
 		{
 			"httpConfig", options("alerts", `{prometheus: {url: "http://p", httpConfig: {bearerToken: x}}}`),
@@ -197,6 +197,12 @@ checks[2] "c": timeout: has no value: give one, or leave the field out`,
 			`checks[0] "x": options.prometheus.httpConfig: unable to read CA cert: unable to read file /nowhere/ca.crt: open /nowhere/ca.crt: no such file or directory`,
 		},
 
+		{
+			"alertmanager", options("alerts", `{alertmanager: {url: "alertmanager:9093", httpconfig: {}}, requireFiring: ""}`),
+			"checks[0] \"x\": options.alertmanager: unknown field \"httpconfig\": want one of httpConfig, url\n" +
+				"checks[0] \"x\": options.alertmanager.url: want an http or https URL, not \"alertmanager:9093\"\n" +
+				"checks[0] \"x\": options.requireFiring: an Alertmanager without alerts may be one that is sent none: name an alert that always fires",
+		},
 		{
 			"options of promql", options("promql", `{prometheus: {url: "ftp://user:secret@p"}, query: " ", expect: 0, requireSeries: up, trustEmpty: maybe, querry: up}`),
 			"checks[0] \"x\": options.expect: must be a string, not 0\n" +
