@@ -26,6 +26,7 @@ var types = map[string]checkType{
 	"podsReady":  {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
 	"promql":     {gate.ClusterScope, typed(promQLDefaults, newPromQL)},
 	"readySoak":  {gate.ClusterScope, typed(readySoakDefaults, newReadySoak)},
+	"schedule":   {gate.ClusterScope, typed(scheduleDefaults, newSchedule)},
 }
 
 type checkType struct {

@@ -53,7 +53,7 @@ func selector(t testing.TB, text string) Selector {
 // optionsOf are the options of each type, as zero values.
 var optionsOf = map[string]any{
 	"alerts": AlertsOptions{}, "nodesReady": NodesReadyOptions{}, "podsReady": PodsReadyOptions{}, "readySoak": ReadySoakOptions{},
-	"http": HTTPOptions{}, "promql": PromQLOptions{},
+	"http": HTTPOptions{}, "promql": PromQLOptions{}, "schedule": ScheduleOptions{},
 }
 
 // fieldsOf returns the names of a struct's fields in the configuration.
@@ -183,7 +183,7 @@ func reasonsIn(t *testing.T, file string) map[string]string {
 func TestUnknownTypeIsRefused(t *testing.T) {
 	for _, name := range []string{"", "NodesReady", "nodesready", "nodesReady "} {
 		check, problems := New(name, nil, nil)
-		want := "type: unknown type " + strconv.Quote(name) + ": want one of alerts, http, nodesReady, podsReady, promql, readySoak"
+		want := "type: unknown type " + strconv.Quote(name) + ": want one of alerts, http, nodesReady, podsReady, promql, readySoak, schedule"
 		if check != nil || len(problems) != 1 || problems[0].Error() != want {
 			t.Errorf("got %v, %v\nwant %s", check, problems, want)
 		}
@@ -304,6 +304,7 @@ func FuzzDecode(f *testing.F) {
 		`{"prometheus": {"url": "http://p"}, "query": "up == 0", "expect": "< 5", "requireSeries": "up", "trustEmpty": true}`,
 		`{"url": "https://user:secret@h/p?q", "httpConfig": {"basic_auth": {"username": "u"}}, "status": [200, 204], "body": "^ok$"}`,
 		`{"alertmanager": {"url": "http://a:9093"}, "prometheus": {"url": "http://p"}, "requireFiring": "W"}`,
+		`{"allow": [{"weekdays": ["monday:friday"], "times": [{"start_time": "01:00", "end_time": "05:00"}], "location": "Europe/Berlin"}], "deny": [{"months": [12]}]}`,
 		`{"prometheus": {"httpConfig": [1]}, "ignore": [null, "("], "match": {"a": "b"}}`,
 	} {
 		f.Add([]byte(seed))

@@ -46,7 +46,7 @@ func options(typeName, text string) string {
 // with its path: what is compared is the whole message.
 func TestF21BadConfigurations(t *testing.T) {
 	const (
-		types    = "alerts, http, nodesReady, podsReady, promql, readySoak"
+		types    = "alerts, http, nodesReady, podsReady, promql, readySoak, schedule"
 		top      = "apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout"
 		name     = "name: want lower-case letters, digits and hyphens, at most 63, not "
 		noChecks = "checks: want at least one: a gate without checks would let every reboot through"
@@ -230,6 +230,18 @@ checks[2] "c": timeout: has no value: give one, or leave the field out`,
 				"checks[1] \"b\": options.status: want at least one\n" +
 				"checks[2] \"c\": options.httpConfig: unable to read CA cert: unable to read file /nowhere/ca.crt: open /nowhere/ca.crt: no such file or directory\n" +
 				"checks[2] \"c\": options.status[1]: want one from 200 to 599, not 99",
+		},
+		{
+			"options of schedule", options("schedule", `{allow: [{times: [{start: "1:00", end_time: "05:00"}]}, {}], deny: [{months: [13], weekdays: [funday], location: Local}, {days_of_month: []}]}`),
+			"checks[0] \"x\": options.allow[0].times[0]: unknown field \"start\": want one of end_time, start_time\n" +
+				"checks[0] \"x\": options.deny[0].weekdays[0]: funday is not a valid weekday\n" +
+				"checks[0] \"x\": options.allow[1]: is all of time: give times, weekdays, days_of_month, months or years\n" +
+				"checks[0] \"x\": options.deny[0].months[0]: want months from 1 to 12, or by name\n" +
+				"checks[0] \"x\": options.deny[0].location: Local may differ from node to node: name one, such as Europe/Berlin\n" +
+				"checks[0] \"x\": options.deny[1].days_of_month: an empty list contains no time at all: leave it out",
+		},
+		{
+			"a schedule of nothing", options("schedule", `{}`), `checks[0] "x": options: want an interval in allow, in deny, or in both`,
 		},
 
 		// Sentinels.

@@ -251,7 +251,7 @@ func TestOnceUnusable(t *testing.T) {
 		{
 			"broken configuration", w.kubeconfig, write(t, filepath.Join(w.dir, "broken.yaml"), header+"checks: [{name: a, type: b}]\n"),
 			`sentinel-gate: DIR/broken.yaml:
-checks[0] "a": type: unknown type "b": want one of alerts, http, nodesReady, podsReady, promql, readySoak
+checks[0] "a": type: unknown type "b": want one of alerts, http, nodesReady, podsReady, promql, readySoak, schedule
 `,
 		},
 		{"unreachable", w.kubeconfigOf(elsewhere), w.config, fmt.Sprintf("sentinel-gate: reaching the API server: Get \"https://127.0.0.1:%d/version\": dial tcp 127.0.0.1:%[1]d: connect: connection refused\n", port)},
