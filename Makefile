@@ -2,7 +2,7 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GO_TOOL  = go tool -modfile=.ci/tools/go.mod
-MODULES  = . .ci/tools test/controlplane/server test/controlplane/oldest test/helm/server test/prometheus/server
+MODULES  = . .ci/tools test/alertmanager/server test/controlplane/server test/controlplane/oldest test/helm/server test/prometheus/server
 
 .DEFAULT_GOAL := help
 

@@ -1,25 +1,18 @@
 package checks
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/api"
 	promapi "github.com/prometheus/client_golang/api/prometheus/v1"
-	"github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 	rbacv1 "k8s.io/api/rbac/v1"
 
@@ -29,8 +22,12 @@ import (
 
 // AlertsOptions are the options of alerts.
 type AlertsOptions struct {
-	// Prometheus is where to ask.
-	Prometheus Prometheus `json:"prometheus"`
+	// Prometheus is where to ask: for what fires, unless there is an
+	// Alertmanager, and for the proof that something could.
+	Prometheus Server `json:"prometheus"`
+	// Alertmanager is where to ask for what fires, so that what is silenced or
+	// inhibited there does not count.
+	Alertmanager Server `json:"alertmanager"`
 	// Ignore are regular expressions, anchored, of the names of alerts that do
 	// not count, besides those that never do.
 	Ignore []Regexp `json:"ignore"`
@@ -48,31 +45,9 @@ type AlertsOptions struct {
 
 func alertsDefaults() AlertsOptions {
 	return AlertsOptions{
-		Prometheus:    Prometheus{HTTPConfig: HTTPConfig{config.DefaultHTTPClientConfig}},
+		Prometheus: serverDefaults(), Alertmanager: serverDefaults(),
 		RequireFiring: "Watchdog", RequireFiringAgo: model.Duration(15 * time.Minute),
 	}
-}
-
-// Prometheus is a server of Prometheus' HTTP API: Prometheus itself, Thanos,
-// Mimir, VictoriaMetrics.
-type Prometheus struct {
-	URL string `json:"url"`
-	// HTTPConfig is Prometheus' own HTTP client configuration.
-	HTTPConfig HTTPConfig `json:"httpConfig"`
-}
-
-// HTTPConfig is config.HTTPClientConfig, decoded as strictly as Prometheus
-// decodes it.
-type HTTPConfig struct{ config.HTTPClientConfig }
-
-// UnmarshalJSON decodes what is JSON, and so YAML, with Prometheus' own loader.
-func (c *HTTPConfig) UnmarshalJSON(data []byte) error {
-	loaded, err := config.LoadHTTPConfig(string(data))
-	if err != nil {
-		return errors.New(strings.Join(strings.Fields(err.Error()), " "))
-	}
-	c.HTTPClientConfig = *loaded
-	return nil
 }
 
 // Regexp is an anchored regular expression, as Prometheus' are.
@@ -118,17 +93,14 @@ func (m *Matcher) UnmarshalText(text []byte) error {
 // back the reboot that clears them.
 var neverCount = regexp.MustCompile(`^(?:Watchdog|InfoInhibitor|RebootRequired|SentinelGate.*)$`)
 
-// maxBody bounds what is read of one answer.
-const maxBody = 16 << 20
-
 // A rule is late when it was evaluated longer ago than three of its intervals,
 // and than this.
 const ruleLateness = time.Minute
 
 type alerts struct {
-	options AlertsOptions
-	host    string
-	api     promapi.API
+	options      AlertsOptions
+	prometheus   *prometheusAPI   // nil: only Alertmanager is asked
+	alertmanager *alertmanagerAPI // nil: only Prometheus is asked
 }
 
 func newAlerts(o AlertsOptions, _ *Cluster) (Check, []error) {
@@ -139,65 +111,30 @@ func newAlerts(o AlertsOptions, _ *Cluster) (Check, []error) {
 	if o.RequireFiring != "" && !model.LabelValue(o.RequireFiring).IsValid() {
 		problems = append(problems, errors.New("options.requireFiring: not the name of an alert"))
 	}
-	u, err := url.Parse(o.Prometheus.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		problems = append(problems, fmt.Errorf("options.prometheus.url: want an http or https URL, not %q", o.Prometheus.URL))
+	c := alerts{options: o}
+	var wrong []error
+	if o.Prometheus.URL != "" || o.Alertmanager.URL == "" {
+		c.prometheus, wrong = newPrometheus("options.prometheus", o.Prometheus)
+		problems = append(problems, wrong...)
 	}
-	if err := o.Prometheus.HTTPConfig.Validate(); err != nil {
-		problems = append(problems, fmt.Errorf("options.prometheus.httpConfig: %w", err))
+	if o.Alertmanager.URL != "" {
+		c.alertmanager, wrong = newAlertmanager("options.alertmanager", o.Alertmanager)
+		problems = append(problems, wrong...)
+		if o.RequireFiring == "" {
+			problems = append(problems, errors.New("options.requireFiring: an Alertmanager without alerts may be one that is sent none: name an alert that always fires"))
+		}
 	}
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	client, err := config.NewClientFromConfig(o.Prometheus.HTTPConfig.HTTPClientConfig, "sentinel-gate")
-	if err != nil {
-		return nil, []error{fmt.Errorf("options.prometheus.httpConfig: %w", err)}
-	}
-	client.Transport = clock.Transport(whole{client.Transport})
-	server, err := api.NewClient(api.Config{Address: o.Prometheus.URL, Client: client})
-	if err != nil {
-		return nil, []error{fmt.Errorf("options.prometheus.url: %w", err)}
-	}
-	return alerts{o, u.Host, promapi.NewAPI(server)}, nil
+	return c, nil
 }
 
-// whole fails an answer that is not the whole answer: larger than maxBody, with
-// a warning, which Thanos gives for what it could not reach, or partial by
-// VictoriaMetrics' own word. client_golang drops some of these.
-type whole struct{ next http.RoundTripper }
-
-func (w whole) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := w.next.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(http.MaxBytesReader(nil, resp.Body, maxBody))
-	if err != nil {
-		return nil, err
-	}
-	var envelope struct {
-		Status    string   `json:"status"`
-		Warnings  []string `json:"warnings"`
-		IsPartial bool     `json:"isPartial"`
-	}
-	_ = json.Unmarshal(body, &envelope)
-	switch {
-	case resp.StatusCode/100 == 2 && envelope.Status != "success":
-		return nil, fmt.Errorf("the answer is not one of Prometheus' API: %.100q", body)
-	case len(envelope.Warnings) > 0:
-		return nil, fmt.Errorf("the answer may be incomplete: it came with the warning %q", strings.Join(envelope.Warnings, "; "))
-	case envelope.IsPartial:
-		return nil, errors.New("the answer is partial, by its own word (isPartial)")
-	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp, nil
-}
-
-// alarm is what Prometheus said.
+// alarm is what Prometheus said, and Alertmanager.
 type alarm struct {
 	firing   model.Vector
 	since    model.Vector // ALERTS_FOR_STATE, where there is something to report
+	delivery *delivery    // nil: Alertmanager is not asked
 	required bool         // the required alert fires now
 	longer   bool         // and has done so for long enough
 	rules    []promapi.RuleGroup
@@ -216,13 +153,20 @@ func (c alerts) Check(ctx context.Context) (gate.Result, error) {
 }
 
 func (c alerts) read(ctx context.Context) (a alarm, err error) {
-	ctx, reading := clock.Read(ctx)
-	if a.firing, err = c.query(ctx, series("ALERTS", c.options.Match, `alertstate="firing"`)); err != nil {
-		return a, err
-	}
-	if len(blocking(a.firing, c.options)) > 0 {
-		if a.since, err = c.query(ctx, series("ALERTS_FOR_STATE", c.options.Match)); err != nil {
+	if c.alertmanager != nil {
+		if a.firing, a.since, a.delivery, err = c.alertmanager.alerts(ctx, c.options); err != nil || c.prometheus == nil {
 			return a, err
+		}
+	}
+	ctx, reading := clock.Read(ctx)
+	if c.alertmanager == nil {
+		if a.firing, err = c.prometheus.vector(ctx, series("ALERTS", c.options.Match, `alertstate="firing"`)); err != nil {
+			return a, err
+		}
+		if len(blocking(a.firing, c.options)) > 0 {
+			if a.since, err = c.prometheus.vector(ctx, series("ALERTS_FOR_STATE", c.options.Match)); err != nil {
+				return a, err
+			}
 		}
 	}
 	if c.options.RequireFiring != "" {
@@ -230,7 +174,7 @@ func (c alerts) read(ctx context.Context) (a alarm, err error) {
 			return a, err
 		}
 	}
-	if a.rules, a.served, err = c.rules(ctx); err != nil {
+	if a.rules, a.served, err = c.prometheus.rules(ctx); err != nil {
 		return a, err
 	}
 	if a.now, err = reading.Now(); err != nil {
@@ -239,13 +183,13 @@ func (c alerts) read(ctx context.Context) (a alarm, err error) {
 	return a, nil
 }
 
-// Rules: it asks Prometheus, not the API server.
+// Rules: it asks Prometheus or Alertmanager, not the API server.
 func (alerts) Rules() []rbacv1.PolicyRule { return nil }
 
 // Verify lets every alert fire for which there is a rule, one at a time, or one
-// that nobody has heard of where the rules are not served. It cannot apply
-// options.match to them, which Prometheus does: what match leaves out is seen
-// only there.
+// that nobody has heard of where the rules are not served. In Alertmanager it
+// also ends what suppresses an alert. It cannot apply options.match to them,
+// which the servers do: what match leaves out is seen only there.
 func (c alerts) Verify(ctx context.Context) (Verification, error) {
 	a, err := c.read(ctx)
 	if err != nil {
@@ -262,6 +206,15 @@ func (c alerts) Verify(ctx context.Context) (Verification, error) {
 	v := Verification{
 		Looked: fmt.Sprintf("%d firing alerts, of which %d count, and %d rules of alerts", len(a.firing), len(blocking(a.firing, c.options)), len(known)),
 		Result: quiet(a, c.options),
+	}
+	if a.delivery != nil {
+		v.Looked += fmt.Sprintf(", and %d suppressed alerts", len(a.delivery.suppressed))
+		for _, suppressed := range a.delivery.suppressed {
+			changed := a
+			firing, since := suppressed.sample()
+			changed.firing, changed.since = append(slices.Clone(a.firing), firing), append(slices.Clone(a.since), since)
+			v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf("alert %s is neither silenced nor inhibited", firing.Metric[model.AlertNameLabel]), quiet(changed, c.options)})
+		}
 	}
 	if len(known) == 0 {
 		known["AnAlertOfAnyName"] = true
@@ -281,17 +234,17 @@ const lookbacks = 15
 
 func (c alerts) askRequired(ctx context.Context, a *alarm) error {
 	required := series("ALERTS", c.options.RequireFiringMatch, `alertstate="firing"`, fmt.Sprintf("alertname=%q", c.options.RequireFiring))
-	now, err := c.query(ctx, required)
+	now, err := c.prometheus.vector(ctx, required)
 	if err != nil {
 		return err
 	}
 	ago := c.options.RequireFiringAgo
-	before, err := c.query(ctx, required+" offset "+ago.String())
+	before, err := c.prometheus.vector(ctx, required+" offset "+ago.String())
 	if err != nil {
 		return err
 	}
 	step := max(ago/lookbacks, model.Duration(time.Millisecond))
-	throughout, err := c.query(ctx, fmt.Sprintf("count_over_time(%s[%s:%s]) >= %d", required, ago, step, lookbacks))
+	throughout, err := c.prometheus.vector(ctx, fmt.Sprintf("count_over_time(%s[%s:%s]) >= %d", required, ago, step, lookbacks))
 	if err != nil {
 		return err
 	}
@@ -304,46 +257,6 @@ func series(metric string, matchers []Matcher, more ...string) string {
 		more = append(more, string(m))
 	}
 	return metric + "{" + strings.Join(more, ",") + "}"
-}
-
-// query answers an instant query at the server's own time.
-func (c alerts) query(ctx context.Context, query string) (model.Vector, error) {
-	value, _, err := c.api.Query(ctx, query, time.Time{}) // whole refuses warnings
-	if err != nil {
-		return nil, fmt.Errorf("asking %s for %s: %w", c.host, query, withoutURL(err))
-	}
-	vector, ok := value.(model.Vector)
-	if !ok {
-		return nil, fmt.Errorf("asking %s for %s: the answer is of the type %s, not a vector", c.host, query, value.Type())
-	}
-	return vector, nil
-}
-
-// withoutURL takes the request's URL out of an error: its query may hold a token.
-func withoutURL(err error) error {
-	var failure *url.Error
-	if errors.As(err, &failure) {
-		return failure.Err
-	}
-	return err
-}
-
-// rules reads the rule groups; served is false where the server has no such API.
-func (c alerts) rules(ctx context.Context) (groups []promapi.RuleGroup, served bool, err error) {
-	result, err := c.api.Rules(ctx, nil)
-	var failure *promapi.Error
-	if errors.As(err, &failure) && (failure.Type == promapi.ErrClient || failure.Type == promapi.ErrServer) {
-		// client_golang tells the status only in this text.
-		for _, status := range []string{": 404", ": 405", ": 501"} {
-			if strings.HasSuffix(failure.Msg, status) {
-				return nil, false, nil
-			}
-		}
-	}
-	if err != nil {
-		return nil, false, fmt.Errorf("asking %s for its rules: %w", c.host, withoutURL(err))
-	}
-	return result.Groups, true, nil
 }
 
 // blocking returns the alerts that count.
@@ -361,10 +274,19 @@ func ignored(name string, o AlertsOptions) bool {
 func quiet(a alarm, o AlertsOptions) gate.Result {
 	if count := blocking(a.firing, o); len(count) > 0 {
 		var who names
+		now := a.now
+		if a.delivery != nil {
+			now = a.delivery.now // who said since when
+		}
 		for _, s := range count {
-			who = append(who, describe(s, a.since, a.now))
+			who = append(who, describe(s, a.since, now))
 		}
 		return gate.Failed("AlertsFiring", "%d alerts fire: %s", len(count), who)
+	}
+	if a.delivery != nil {
+		if r := arrive(a.delivery, o); r.Verdict != gate.Pass || o.Prometheus.URL == "" {
+			return r
+		}
 	}
 	switch {
 	case o.RequireFiring != "" && !a.required:
@@ -398,7 +320,33 @@ func quiet(a alarm, o AlertsOptions) gate.Result {
 	case evaluated == 0 && o.RequireFiring == "":
 		return gate.Undecided("NoRules", "nothing fires, because the server has no rules")
 	}
-	return gate.Passed("NoAlerts", "no alert fires but those ignored")
+	return gate.Passed("NoAlerts", "no alert fires but those ignored%s", a.delivery)
+}
+
+// arrive is what proves that alerts arrive in Alertmanager. After its start it
+// knows none until Prometheus sends them again, group by group; so the required
+// alert can be there, with the start that it always had, and others not yet.
+func arrive(d *delivery, o AlertsOptions) gate.Result {
+	ago := time.Duration(o.RequireFiringAgo)
+	switch {
+	case d.cluster != "ready" && d.cluster != "disabled":
+		return gate.Undecided("AlertmanagerNotReady", "nothing fires, but the status of Alertmanager's cluster is %.50q, not ready", d.cluster)
+	case !d.required:
+		return gate.Undecided("RequiredAlertNotDelivered", "nothing fires in Alertmanager, not even %s, which should always fire: does Prometheus send it its alerts, and is this the right one? (requireFiring)", o.RequireFiring)
+	case d.runs() < ago:
+		return gate.Undecided("AlertmanagerTooYoung", "nothing fires, but Alertmanager only started %s ago, not yet %s: it may not have been sent everything again", d.runs(), o.RequireFiringAgo)
+	case d.fires() < ago:
+		return gate.Undecided("RequiredAlertTooYoung", "%s fires in Alertmanager for %s only, not yet %s: other alerts may still be pending in Prometheus", o.RequireFiring, d.fires(), o.RequireFiringAgo)
+	}
+	return gate.Passed("NoAlerts", "no alert fires but those ignored%s", d)
+}
+
+// String says what does not count, to be appended.
+func (d *delivery) String() string {
+	if d == nil || len(d.suppressed) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d that are silenced and %d that are inhibited", d.silenced, len(d.suppressed)-d.silenced)
 }
 
 func ruleState(rule any) (name string, health promapi.RuleHealth, lastError string, last time.Time) {

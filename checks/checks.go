@@ -24,11 +24,14 @@ var types = map[string]checkType{
 	"controlPlaneQuorum": {gate.NodeScope, typed(controlPlaneQuorumDefaults, newControlPlaneQuorum)},
 	"cordons":            {gate.ClusterScope, typed(cordonsDefaults, newCordons)},
 	"disruptionBudgets":  {gate.NodeScope, typed(disruptionBudgetsDefaults, newDisruptionBudgets)},
+	"http":               {gate.ClusterScope, typed(httpDefaults, newHTTP)},
 	"headroom":           {gate.NodeScope, typed(headroomDefaults, newHeadroom)},
 	"nodesReady":         {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
 	"podsReady":          {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
+	"promql":             {gate.ClusterScope, typed(promQLDefaults, newPromQL)},
 	"readySoak":          {gate.ClusterScope, typed(readySoakDefaults, newReadySoak)},
 	"resource":           {gate.ClusterScope, typed(resourceDefaults, newResource)},
+	"schedule":           {gate.ClusterScope, typed(scheduleDefaults, newSchedule)},
 }
 
 type checkType struct {

@@ -293,6 +293,10 @@ func FuzzDecode(f *testing.F) {
 		`{"duration": "1d", "gateSelector": "!x", "ignoreJoined": 1}`,
 		`{"prometheus": {"url": "http://p:9090", "httpConfig": {"basic_auth": {"username": "u"}}}, "ignore": ["A.*"], "match": ["a=\"b\""], "requireFiring": "", "requireFiringAgo": "1h"}`,
 		`{"apiVersion": "v1", "resource": "pods", "fieldSelector": "a=b", "minimum": 0, "expression": "object.a == 1"}`, `{"expression": "a.("}`,
+		`{"prometheus": {"url": "http://p"}, "query": "up == 0", "expect": "< 5", "requireSeries": "up", "trustEmpty": true}`,
+		`{"url": "https://user:secret@h/p?q", "httpConfig": {"basic_auth": {"username": "u"}}, "status": [200, 204], "body": "^ok$"}`,
+		`{"alertmanager": {"url": "http://a:9093"}, "prometheus": {"url": "http://p"}, "requireFiring": "W"}`,
+		`{"allow": [{"weekdays": ["monday:friday"], "times": [{"start_time": "01:00", "end_time": "05:00"}], "location": "Europe/Berlin"}], "deny": [{"months": [12]}]}`,
 		`{"prometheus": {"httpConfig": [1]}, "ignore": [null, "("], "match": {"a": "b"}}`,
 	} {
 		f.Add([]byte(seed))

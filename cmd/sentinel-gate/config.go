@@ -88,13 +88,13 @@ type step struct {
 }
 
 // instant is a date, which is its first moment in UTC, or a time.
-type instant struct{ time.Time }
+type instant time.Time
 
 // UnmarshalText accepts both forms.
 func (i *instant) UnmarshalText(text []byte) error {
 	for _, layout := range []string{time.DateOnly, time.RFC3339} {
 		if parsed, err := time.Parse(layout, string(text)); err == nil && !parsed.IsZero() {
-			i.Time = parsed
+			*i = instant(parsed)
 			return nil
 		}
 	}
@@ -275,7 +275,7 @@ func (c *configuration) addStep(i int, raw []byte) []error {
 		check, scope = checks.OnNodes(check, s.NodeSelector, c.cluster), gate.NodeScope
 	}
 	c.steps = append(c.steps, &gate.Step{
-		Name: s.Name, Type: s.Type, Timeout: time.Duration(s.Timeout), Check: check, Scope: scope, SoftUntil: s.SoftUntil.Time,
+		Name: s.Name, Type: s.Type, Timeout: time.Duration(s.Timeout), Check: check, Scope: scope, SoftUntil: time.Time(s.SoftUntil),
 	})
 	for i, problem := range problems {
 		problems[i] = fmt.Errorf("%s: %w", path, problem)

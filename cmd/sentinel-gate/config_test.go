@@ -92,7 +92,7 @@ func TestF21BadConfigurations(t *testing.T) {
 checks[1] "cni": options: unknown field "selecter": want one of ` + podOpts + `
 checks[2] "soak": options: unknown field "ignorejoined": want one of duration, gateSelector, ignoreJoined, selector
 checks[3] "alerts": options.prometheus: unknown field "httpconfig": want one of httpConfig, url
-checks[3] "alerts": options: unknown field "requirefiring": want one of ignore, match, prometheus, requireFiring, requireFiringAgo, requireFiringMatch`,
+checks[3] "alerts": options: unknown field "requirefiring": want one of alertmanager, ignore, match, prometheus, requireFiring, requireFiringAgo, requireFiringMatch`,
 		},
 		{
 			"httpConfig", options("alerts", `{prometheus: {url: "http://p", httpConfig: {bearerToken: x}}}`),
@@ -111,13 +111,11 @@ checks[2] "c": softUntil: want a date such as 2006-01-02 or a time such as 2006-
 checks[3] "d": softUntil: must be a string, not 5`,
 		},
 		{
-			"which nodes", header + "checks: [{name: a, type: nodesReady, nodeSelector: a in b}]
-",
+			"which nodes", header + "checks: [{name: a, type: nodesReady, nodeSelector: a in b}]\n",
 			`checks[0] "a": nodeSelector: not a label selector: unable to parse requirement: found 'b' expected: '('`,
 		},
 		{
-			"nothing that counts", header + "checks: [{name: a, type: nodesReady, softUntil: 2026-12-01}, {name: b, type: readySoak, softUntil: 2026-12-01}]
-",
+			"nothing that counts", header + "checks: [{name: a, type: nodesReady, softUntil: 2026-12-01}, {name: b, type: readySoak, softUntil: 2026-12-01}]\n",
 			`checks: every step has softUntil: want at least one that always counts`,
 		},
 
@@ -320,6 +318,52 @@ checks[0] "ceph": options.expression: line 2, column 51: found no matching overl
 				"checks[0] \"x\": options.apiVersion: want the objects' group and version, such as apps/v1 or v1, not \"\"\n" +
 				"checks[0] \"x\": options.resource: want the plural in lower case, as kubectl api-resources has it, such as statefulsets, not \"\"\n" +
 				"checks[0] \"x\": options.expression: say what must be true of each object, such as object.status.phase == \"Ready\"",
+		},
+		{
+			"alertmanager", options("alerts", `{alertmanager: {url: "alertmanager:9093", httpconfig: {}}, requireFiring: ""}`),
+			"checks[0] \"x\": options.alertmanager: unknown field \"httpconfig\": want one of httpConfig, url\n" +
+				"checks[0] \"x\": options.alertmanager.url: want an http or https URL, not \"alertmanager:9093\"\n" +
+				"checks[0] \"x\": options.requireFiring: an Alertmanager without alerts may be one that is sent none: name an alert that always fires",
+		},
+		{
+			"options of promql", options("promql", `{prometheus: {url: "ftp://user:secret@p"}, query: " ", expect: 0, requireSeries: up, trustEmpty: maybe, querry: up}`),
+			"checks[0] \"x\": options.expect: must be a string, not 0\n" +
+				"checks[0] \"x\": options: unknown field \"querry\": want one of expect, prometheus, query, requireSeries, trustEmpty\n" +
+				"checks[0] \"x\": options.trustEmpty: must be true or false, not \"maybe\"\n" +
+				"checks[0] \"x\": options.query: say what to ask, in PromQL\n" +
+				"checks[0] \"x\": options.prometheus.url: want an http or https URL, not \"...@p\"",
+		},
+		{
+			"a query whose silence proves nothing", options("promql", `{prometheus: {url: "http://p"}, query: up == 0, expect: "= 0"}`),
+			"checks[0] \"x\": options.expect: want empty, or a comparison with a number such as \"< 5\", not \"= 0\"\n" +
+				"checks[0] \"x\": options.requireSeries: a query also returns nothing when its metric is missing or misspelt: say which series must be there for an empty answer to prove anything, or set trustEmpty",
+		},
+		{
+			"options of http", options("http", `{url: "freeze?token=secret", status: 200, body: 5, method: POST}`),
+			"checks[0] \"x\": options.body: must be a string, not 5\n" +
+				"checks[0] \"x\": options: unknown field \"method\": want one of body, httpConfig, status, url\n" +
+				"checks[0] \"x\": options.status: must be a list, not 200\n" +
+				"checks[0] \"x\": options.url: want an http or https URL, not \"freeze\"",
+		},
+		{
+			"an http that cannot fail, and one that cannot pass", header + "checks:\n  - {name: a, type: http, options: {url: 'http://h', body: '.*'}}\n  - {name: b, type: http, options: {url: 'http://h', status: [], body: '('}}\n  - {name: c, type: http, options: {url: 'https://h', status: [200, 99], httpConfig: {tls_config: {ca_file: /nowhere/ca.crt}}}}\n",
+			"checks[0] \"a\": options.body: \".*\" matches whatever is answered, even nothing: say what must be there, or leave it out\n" +
+				"checks[1] \"b\": options.body: not a regular expression: error parsing regexp: missing closing ): `(`\n" +
+				"checks[1] \"b\": options.status: want at least one\n" +
+				"checks[2] \"c\": options.httpConfig: unable to read CA cert: unable to read file /nowhere/ca.crt: open /nowhere/ca.crt: no such file or directory\n" +
+				"checks[2] \"c\": options.status[1]: want one from 200 to 599, not 99",
+		},
+		{
+			"options of schedule", options("schedule", `{allow: [{times: [{start: "1:00", end_time: "05:00"}]}, {}], deny: [{months: [13], weekdays: [funday], location: Local}, {days_of_month: []}]}`),
+			"checks[0] \"x\": options.allow[0].times[0]: unknown field \"start\": want one of end_time, start_time\n" +
+				"checks[0] \"x\": options.deny[0].weekdays[0]: funday is not a valid weekday\n" +
+				"checks[0] \"x\": options.allow[1]: is all of time: give times, weekdays, days_of_month, months or years\n" +
+				"checks[0] \"x\": options.deny[0].months[0]: want months from 1 to 12, or by name\n" +
+				"checks[0] \"x\": options.deny[0].location: Local may differ from node to node: name one, such as Europe/Berlin\n" +
+				"checks[0] \"x\": options.deny[1].days_of_month: an empty list contains no time at all: leave it out",
+		},
+		{
+			"a schedule of nothing", options("schedule", `{}`), `checks[0] "x": options: want an interval in allow, in deny, or in both`,
 		},
 
 		// Sentinels.

@@ -251,7 +251,7 @@ func TestOnceUnusable(t *testing.T) {
 		{
 			"broken configuration", w.kubeconfig, write(t, filepath.Join(w.dir, "broken.yaml"), header+"checks: [{name: a, type: b}]\n"),
 			`sentinel-gate: DIR/broken.yaml:
-checks[0] "a": type: unknown type "b": want one of alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, nodesReady, podsReady, readySoak, resource
+checks[0] "a": type: unknown type "b": want one of alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, http, nodesReady, podsReady, promql, readySoak, resource, schedule
 `,
 		},
 		{

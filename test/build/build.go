@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +31,14 @@ type Target struct {
 	Name    string // name of the binary; the last element of Package if empty
 	Tags    []string
 	LDFlags string // besides -s -w
+	// Lacks names what a dependency embeds, and only its releases have: it is
+	// built from a copy that has this file, empty.
+	Lacks Lack
 }
+
+// Lack is a file that the go command's copy of a module should have and has
+// not, such as a user interface that npm builds. The zero value is none.
+type Lack struct{ Module, File string }
 
 // Binary returns the path of the built target. A first build takes minutes, and says so on progress every few
 // seconds; of several processes that want the same binary one builds it and the others wait. Nothing is written to
@@ -117,6 +125,9 @@ func (t Target) key(module string) (string, error) {
 	}
 	hash := sha256.New()
 	fmt.Fprintf(hash, "%s %s/%s %q %q %q\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, t.Package, t.Tags, t.LDFlags)
+	if t.Lacks != (Lack{}) {
+		fmt.Fprintf(hash, "%q\n", t.Lacks)
+	}
 	for _, file := range append([]string{filepath.Join(module, "go.mod"), filepath.Join(module, "go.sum")}, files...) {
 		content, err := os.ReadFile(file)
 		if err != nil {
@@ -132,6 +143,15 @@ func (t Target) compile(ctx context.Context, progress io.Writer, module string, 
 	flags := []string{"-trimpath", "-tags=" + strings.Join(t.Tags, ",")}
 	started := time.Now()
 	var total, done atomic.Int64
+	if t.Lacks != (Lack{}) {
+		completed := output + ".src"
+		defer os.RemoveAll(completed)
+		modfile, err := t.complete(ctx, module, env, completed)
+		if err != nil {
+			return err
+		}
+		flags = append(flags, "-modfile="+modfile)
+	}
 	stop := every(5*time.Second, func() {
 		if total.Load() == 0 {
 			fmt.Fprintf(progress, "downloading the modules of the %s (first time only): %d, %s\n", t.Title, done.Load(), since(started))
@@ -150,6 +170,43 @@ func (t Target) compile(ctx context.Context, progress io.Writer, module string, 
 	_, err = goCommand(ctx, module, env, &done,
 		append(append([]string{"build", "-v", "-o", output, "-ldflags", strings.TrimSpace("-s -w " + t.LDFlags)}, flags...), t.Package)...)
 	return err
+}
+
+// complete makes a copy of what lacks a file, with that file, and a go.mod beside it that replaces the one by the other.
+func (t Target) complete(ctx context.Context, module string, env []string, dir string) (modfile string, err error) {
+	var lines atomic.Int64
+	output, err := goCommand(ctx, module, env, &lines, "mod", "download", "-json", t.Lacks.Module)
+	if err != nil {
+		return "", err
+	}
+	var downloaded struct{ Dir string }
+	if err := json.Unmarshal(output, &downloaded); err != nil {
+		return "", err
+	}
+	source := filepath.Join(dir, "module")
+	if err := os.CopyFS(source, os.DirFS(downloaded.Dir)); err != nil {
+		return "", err
+	}
+	missing := filepath.Join(source, filepath.FromSlash(t.Lacks.File))
+	if err := os.MkdirAll(filepath.Dir(missing), 0o755); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(missing, nil, 0o644); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		content, err := os.ReadFile(filepath.Join(module, name))
+		if err != nil {
+			return "", err
+		}
+		if name == "go.mod" {
+			content = fmt.Appendf(content, "\nreplace %s => %s\n", t.Lacks.Module, source)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join(dir, "go.mod"), nil
 }
 
 // goCommand counts the lines that the go command writes to its standard error, and returns the last of them as part

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/sentinel-gate/sentinel-gate/test/alertmanager"
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/helm"
 	"github.com/sentinel-gate/sentinel-gate/test/prometheus"
@@ -37,5 +38,6 @@ func run(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	_, err := alertmanager.Binary(ctx, os.Stderr)
+	return err
 }
