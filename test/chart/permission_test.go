@@ -20,7 +20,19 @@ const checks = `
 - {name: nodes, type: nodesReady}
 - {name: cni, type: podsReady, options: {preset: calico}}
 - {name: soak, type: readySoak, options: {duration: 24h}}
+- {name: deployments, type: resource, options: {apiVersion: apps/v1, resource: deployments, minimum: 0, expression: object.spec.replicas >= 0}}
+- {name: drain, type: disruptionBudgets, softUntil: 2100-01-01}
+- {name: room, type: headroom, softUntil: 2100-01-01}
 `
+
+// steps are the checks as a list on one line.
+func steps() string {
+	var all []string
+	for line := range strings.Lines(strings.TrimSpace(checks)) {
+		all = append(all, strings.TrimPrefix(strings.TrimSpace(line), "- "))
+	}
+	return strings.Join(all, ", ")
+}
 
 // gate is a daemon with the token that the installed DaemonSet's pod has, and
 // nothing more.
@@ -69,7 +81,7 @@ func (g gate) end(ctx context.Context, t *testing.T) {
 func TestEveryPermissionIsNeeded(t *testing.T) {
 	ctx := testContext(t)
 	h := installed(t)
-	helmRun(t, h, "install", release, chart, "--namespace", cluster.Namespace, "--create-namespace")
+	helmRun(t, h, append([]string{"install", release, chart, "--namespace", cluster.Namespace, "--create-namespace"}, values(t, "config: {checks: ["+steps()+"]}")...)...)
 	world, err := cluster.New(ctx, cp, 3)
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package chart
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
@@ -90,6 +92,8 @@ func normal(t *testing.T, objects rendered) map[string]any {
 				sentinel["raw"], sentinel["mode"] = []any{raw}, "tether"
 			}
 			o.Object["data"] = parsed
+		case "ClusterRole":
+			o.Object["rules"] = verbs(t, o.Object["rules"])
 		case "DaemonSet":
 			template := o.Object["spec"].(map[string]any)["template"].(map[string]any)
 			metadata, spec := template["metadata"].(map[string]any), template["spec"].(map[string]any)
@@ -111,6 +115,76 @@ func normal(t *testing.T, objects rendered) map[string]any {
 	return byName
 }
 
+// verbs are what rules allow, however they are grouped: each as
+// "verb group/resource".
+func verbs(t *testing.T, rules any) []string {
+	t.Helper()
+	text, err := yaml.Marshal(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parsed []rbacv1.PolicyRule
+	if err := yaml.UnmarshalStrict(text, &parsed); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, rule := range parsed {
+		for _, group := range rule.APIGroups {
+			for _, resource := range rule.Resources {
+				for _, verb := range rule.Verbs {
+					all = append(all, fmt.Sprintf("%s %s/%s", verb, group, resource))
+				}
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// The chart grants what the daemon says that its steps need, no more and no less.
+func TestRulesFollowTheSteps(t *testing.T) {
+	binary := gateBinary(t)
+	const (
+		quorum   = "{name: quorum, type: controlPlaneQuorum}"
+		podless  = "{name: podless, type: controlPlaneQuorum, options: {pods: ''}}"
+		sets     = "{name: sets, type: resource, options: {apiVersion: apps/v1, resource: statefulsets, expression: object.a == 1}}"
+		ceph     = "{name: ceph, type: resource, options: {apiVersion: ceph.rook.io/v1, resource: cephclusters, expression: object.a == 1}}"
+		maps     = "{name: maps, type: resource, options: {apiVersion: v1, resource: configmaps, expression: object.a == 1}}"
+		freeze   = "{name: freeze, type: http, options: {url: 'http://h'}}"
+		selected = "{name: selected, type: http, nodeSelector: a=b, options: {url: 'http://h'}}"
+		drain    = "{name: drain, type: disruptionBudgets}, {name: room, type: headroom}, {name: cordons, type: cordons}"
+	)
+	for _, steps := range []string{
+		"{name: a, type: nodesReady}", "{name: a, type: podsReady, options: {preset: auto}}", "{name: a, type: readySoak}",
+		quorum, podless, sets, ceph, maps, freeze, selected, drain, strings.Join([]string{quorum, podless, sets, ceph, maps, freeze, selected, drain}, ", "),
+	} {
+		objects := render(t, release, "config: {checks: ["+steps+"]}")
+		file := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(file, []byte(configurationText(t, objects)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.CommandContext(testContext(t), binary, "--print-rbac", "--config", file).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		granted, needed := verbs(t, find[rbacv1.ClusterRole](t, objects, "ClusterRole", release).Rules), verbs(t, parse(t, string(out))[0].Object["rules"])
+		if !slices.Equal(granted, needed) {
+			t.Errorf("%s\nthe chart grants %v\nand it needs     %v", steps, granted, needed)
+		}
+	}
+}
+
+func gateBinary(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "sentinel-gate")
+	build := exec.CommandContext(testContext(t), "go", "build", "-o", binary, "./cmd/sentinel-gate")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
 // common leaves labels that have a meaning beside Helm's bookkeeping: those of
 // Pod Security.
 func common(labels map[string]string) map[string]string {
@@ -123,12 +197,7 @@ func common(labels map[string]string) map[string]string {
 
 // The configuration that is rendered is one that the daemon takes.
 func TestConfigurationIsValid(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "sentinel-gate")
-	build := exec.CommandContext(testContext(t), "go", "build", "-o", binary, "./cmd/sentinel-gate")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary := gateBinary(t)
 	for name, text := range map[string]string{
 		"daemonset": "", "sidecar": "mode: sidecar",
 		"settings": "{config: {interval: 20s, maxAge: 1m, stabilize: 0s, timeout: 5s}, sentinel: {raw: [/run/a/x, /run/a/y, /run/b/z], mode: file}}",

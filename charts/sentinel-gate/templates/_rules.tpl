@@ -1,0 +1,30 @@
+{{- /* What the configured steps need to read, and no more: as sentinel-gate --print-rbac says. */ -}}
+{{- define "sentinel-gate.rules" -}}
+{{- $types := .Files.Get "files/permissions.yaml" | fromYaml -}}
+{{- $verbs := dict -}}
+{{- range $step := .Values.config.checks -}}
+{{- $options := $step.options | default dict -}}
+{{- $rules := get $types $step.type | default list -}}
+{{- if eq $step.type "resource" -}}
+{{- $group := contains "/" $options.apiVersion | ternary (splitList "/" $options.apiVersion | first) "" -}}
+{{- $rules = list (dict "apiGroups" (list $group) "resources" (list $options.resource) "verbs" (list "list" "watch")) -}}
+{{- end -}}
+{{- if $step.nodeSelector -}}
+{{- $rules = append $rules (dict "apiGroups" (list "") "resources" (list "nodes") "verbs" (list "list")) -}}
+{{- end -}}
+{{- range $rule := $rules -}}
+{{- $resource := first $rule.resources -}}
+{{- $unread := and (eq $step.type "controlPlaneQuorum") (eq $resource "pods") (hasKey $options "pods") (not $options.pods) -}}
+{{- if not $unread -}}
+{{- $key := printf "%s/%s" (first $rule.apiGroups) $resource -}}
+{{- $_ := set $verbs $key (concat (get $verbs $key | default list) $rule.verbs | uniq | sortAlpha) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if not $verbs }} []{{ end -}}
+{{- range $key := keys $verbs | sortAlpha }}
+- apiGroups: [{{ splitList "/" $key | first | quote }}]
+  resources: [{{ splitList "/" $key | last }}]
+  verbs: [{{ get $verbs $key | join ", " }}]
+{{- end -}}
+{{- end -}}
