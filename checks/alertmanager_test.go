@@ -365,7 +365,7 @@ alert AnAlertOfAnyName fires: AlertsFiring`
 	defer func() { must(a.Resume()) }()
 	pipeline, err := gate.NewPipeline([]*gate.Step{{Name: "x", Type: "alerts", Check: check, Timeout: 300 * time.Millisecond}}, nil)
 	must(err)
-	if o := pipeline.Evaluate(ctx, nil).Outcomes[0]; o.Reason != gate.ReasonTimeout {
+	if o := pipeline.Evaluate(ctx, nil, nil).Outcomes[0]; o.Reason != gate.ReasonTimeout {
 		t.Errorf("got %+v", o)
 	}
 }

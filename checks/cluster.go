@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
@@ -70,6 +71,20 @@ func NewCluster(config *rest.Config, namespace, node string) (*Cluster, error) {
 // Leases returns the client for the records.
 func (c *Cluster) Leases() coordinationclient.LeaseInterface {
 	return c.coordination.Leases(c.Namespace)
+}
+
+// Nodes returns the client for nodes, for the turn.
+func (c *Cluster) Nodes() coreclient.NodeInterface { return c.core.Nodes() }
+
+// DaemonSets returns the client for those of a namespace, for kured's lock.
+func (c *Cluster) DaemonSets(namespace string) appsclient.DaemonSetInterface {
+	return c.apps.DaemonSets(namespace)
+}
+
+// TurnRules are what the turn reads beside Leases: the holder's Node object, and
+// kured's lock.
+func TurnRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{permit("", "nodes", "list"), permit("apps", "daemonsets", "list")}
 }
 
 // Reach returns an error where the API server cannot be used at all: there is

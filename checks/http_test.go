@@ -157,7 +157,7 @@ func runHTTP(t *testing.T, options string, timeout time.Duration) gate.Outcome {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pipeline.Evaluate(t.Context(), nil).Outcomes[0]
+	return pipeline.Evaluate(t.Context(), nil, nil).Outcomes[0]
 }
 
 // Servers that answer, and servers that misbehave.

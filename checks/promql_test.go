@@ -421,7 +421,7 @@ func TestPromQLHonoursItsContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := pipeline.Evaluate(t.Context(), nil).Outcomes[0]; got.Verdict != gate.Unknown || got.Reason != gate.ReasonTimeout {
+	if got := pipeline.Evaluate(t.Context(), nil, nil).Outcomes[0]; got.Verdict != gate.Unknown || got.Reason != gate.ReasonTimeout {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -138,6 +138,20 @@ func (c readySoak) Verify(ctx context.Context) (Verification, error) {
 	return v, nil
 }
 
+// SoakOf returns how long the check wants it to be quiet after a reboot; 0 for
+// one of another type.
+func SoakOf(check gate.Check) time.Duration {
+	switch c := check.(type) {
+	case readySoak:
+		return time.Duration(c.options.Duration)
+	case onNodes:
+		return SoakOf(c.inner)
+	case onNodesWatched:
+		return SoakOf(c.inner)
+	}
+	return 0
+}
+
 func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b

@@ -51,14 +51,18 @@ type Outcome struct {
 	Since time.Time `json:"since,omitzero"`
 	// Soft: the step does not pass, and holds nothing back for it.
 	Soft bool `json:"soft,omitempty"`
+	// Override is why somebody lets the step hold nothing back for a while,
+	// although it does not pass.
+	Override string `json:"override,omitempty"`
 
 	retryAfter time.Duration
+	scope      Scope
 }
 
 func (o Outcome) passed() bool { return o.Verdict == Pass }
 
 // holds reports whether the outcome holds the gate closed.
-func (o Outcome) holds() bool { return !o.passed() && !o.Soft }
+func (o Outcome) holds() bool { return !o.passed() && !o.Soft && o.Override == "" }
 
 // Outcomes are the outcomes of one evaluation in the order of the steps.
 type Outcomes []Outcome
@@ -93,9 +97,21 @@ func (d Decision) Blocking() Outcomes {
 	return d.where(Outcome.holds)
 }
 
-// Soft returns the outcomes that do not pass and hold nothing back.
+// Soft returns the outcomes that do not pass and, being soft, hold nothing back.
 func (d Decision) Soft() Outcomes {
-	return d.where(func(o Outcome) bool { return o.Soft })
+	return d.where(func(o Outcome) bool { return o.Soft && o.Override == "" })
+}
+
+// Overridden returns the outcomes that do not pass and are overridden.
+func (d Decision) Overridden() Outcomes {
+	return d.where(func(o Outcome) bool { return o.Override != "" })
+}
+
+// nodeBlocked reports whether the steps that hold the gate closed are all about
+// this node.
+func (d Decision) nodeBlocked() bool {
+	blocking := d.Blocking()
+	return len(blocking) > 0 && !slices.ContainsFunc(blocking, func(o Outcome) bool { return o.scope != NodeScope })
 }
 
 func (d Decision) where(wanted func(Outcome) bool) Outcomes {

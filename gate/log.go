@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
@@ -29,6 +30,11 @@ type Status struct {
 	// Wiring is what the kured on this node looks at; its reason is empty before
 	// the first look.
 	Wiring wiring.Finding
+	// Turn is what is known of the turn; TurnOn says whether the gate takes part.
+	Turn   turn.View
+	TurnOn bool
+	// Node is the node's name.
+	Node string
 	// Foreign counts the entries found at the gated path that were not this
 	// gate's.
 	Foreign int
@@ -82,11 +88,18 @@ func (s Status) log(log *slog.Logger, level slog.Level) {
 		slog.String("previous", s.Previous.String()),
 		timeOrNull("rawSince", s.Raw.Since),
 		slog.Any("packages", packages),
-		slog.String("turn", TurnOff),
+		slog.String("turn", s.turn()),
 		slog.Any("steps", steps),
 		slog.Any("blocking", s.Decision.Blocking().Names()),
 		timeOrNull("retryAt", s.RetryAt),
 	)
+}
+
+func (s Status) turn() string {
+	if !s.TurnOn {
+		return TurnOff
+	}
+	return s.Turn.String()
 }
 
 func timeOrNull(key string, t time.Time) slog.Attr {

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/tether"
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
@@ -43,7 +43,12 @@ type Loop struct {
 	// Wiring tells what the kured on this node looks at; where it is nil, that
 	// is not looked for. It is asked every Interval and before the gate opens.
 	Wiring func() wiring.Finding
-	Log    *slog.Logger
+	// Turn takes part in the cluster's turn; where it is nil every gate decides
+	// for itself.
+	Turn *turn.Turn
+	// BootedAt returns when the node booted, for the turn.
+	BootedAt func() time.Time
+	Log      *slog.Logger
 	// Tell is called with every new status, and must not block.
 	Tell func(Status)
 
@@ -66,6 +71,12 @@ type Loop struct {
 	shouting     time.Time // when the first of the shouts was
 	shouts       int
 	remindAt     time.Time
+
+	closedSince      time.Time
+	nodeBlockedSince time.Time // zero: something else held the gate back last
+	openFor          time.Duration
+	openForAt        time.Time
+	openForHolder    string // of whose turn openFor tells
 }
 
 // evaluation is a running evaluation and what it has told so far.
@@ -75,6 +86,8 @@ type evaluation struct {
 	cancel   context.CancelFunc
 	outcomes chan Outcome
 	done     chan Decision
+	// unconfirmed is why the turn does not permit to open; written before done.
+	unconfirmed error
 }
 
 // Alive reports whether the loop has come around lately, by its own schedule.
@@ -89,7 +102,18 @@ func (l *Loop) Run(ctx context.Context) error {
 	wake := time.NewTimer(0)
 	defer wake.Stop()
 	l.lookAt = time.Now()
+	l.closedSince = l.lookAt
 	l.watchWiring(ctx)
+	var views <-chan turn.View
+	if l.Turn != nil {
+		l.Turn.Start()
+		l.status.TurnOn, l.status.Turn, l.status.Node = true, l.Turn.View(), l.Turn.Config.Node
+		views = l.Turn.Views()
+		turnEnds := make(chan struct{})
+		turnCtx, endTurn := context.WithCancel(ctx)
+		go func() { defer close(turnEnds); l.Turn.Run(turnCtx) }()
+		defer func() { endTurn(); <-turnEnds }()
+	}
 	for {
 		now := time.Now()
 		l.beat.Store(int64(tether.Now()))
@@ -119,7 +143,10 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.onOutcome(outcome)
 		case decision := <-done:
 			l.onDecision(ctx, decision)
+		case view := <-views:
+			l.onTurn(view)
 		}
+		l.tellTurn()
 	}
 }
 
@@ -135,6 +162,7 @@ func (l *Loop) act(ctx context.Context, now time.Time) error {
 		}
 		l.look(now)
 	}
+	l.countOpen(now)
 	if l.evaluation == nil && !l.evaluateAt.IsZero() && !now.Before(l.evaluateAt) {
 		l.evaluate(ctx, now)
 	}
@@ -190,9 +218,13 @@ func (l *Loop) look(now time.Time) {
 	l.looked, l.status.Raw = true, raw
 	switch {
 	case raw.Pending:
-		if !was.Pending {
+		switch {
+		case was.Pending:
+		case l.evaluates():
 			l.evaluateAt = l.rested(now)
 			l.close("closed: a reboot is pending and the first evaluation is under way")
+		default:
+			l.close("closed: a reboot is pending; " + l.status.Turn.Why())
 		}
 	case raw.Problem != nil:
 		if first || was.Problem == nil || was.Problem.Error() != raw.Problem.Error() {
@@ -223,9 +255,90 @@ func (l *Loop) evaluate(ctx context.Context, now time.Time) {
 		outcomes: make(chan Outcome, len(l.Pipeline.steps)), done: make(chan Decision, 1),
 	}
 	l.evaluation, l.lastBegan, l.evaluateAt = e, now, time.Time{}
+	overrides, ripe := l.status.Turn.Operator.Overrides, l.ripe(e)
 	go func() {
-		e.done <- l.Pipeline.Evaluate(ctx, func(o Outcome) { e.outcomes <- o })
+		decision := l.Pipeline.Evaluate(ctx, overrides, func(o Outcome) { e.outcomes <- o })
+		if l.Turn != nil && ripe && decision.Passes() {
+			e.unconfirmed = l.Turn.Confirm(ctx, true)
+		}
+		e.done <- decision
 	}()
+}
+
+// ripe reports whether the gate opens, or stays open, if the evaluation passes.
+func (l *Loop) ripe(e *evaluation) bool {
+	if l.status.State == Open || l.Stabilize == 0 {
+		return true
+	}
+	return !l.passingSince.IsZero() && e.beganAt-l.lastPass < l.MaxAge && !e.began.Before(l.passingSince.Add(l.Stabilize))
+}
+
+// evaluates reports whether the steps are to be asked: without a turn always.
+func (l *Loop) evaluates() bool { return l.Turn == nil || l.status.Turn.Evaluates() }
+
+// onTurn closes at once where the turn no longer permits the gate to be open, and
+// evaluates when it is this node's.
+func (l *Loop) onTurn(v turn.View) {
+	evaluated := l.evaluates()
+	l.status.Turn = v
+	if l.status.State == Open && !v.Permits() {
+		l.shut() // first of all
+	}
+	pending := l.status.Raw.Pending
+	switch {
+	case pending && !v.Evaluates():
+		l.forget()
+		l.close("closed: " + v.Why())
+	case pending && l.status.State == Open && !v.Permits():
+		l.startOver(time.Now(), "closed: "+v.Why())
+	case pending && !evaluated:
+		l.evaluateAt = l.rested(time.Now())
+		l.status.RetryAt = l.evaluateAt
+		l.close("closed: the turn is this node's, and the first evaluation is under way")
+	default:
+		l.Tell(l.status)
+	}
+}
+
+// tellTurn says what the turn must know of this gate.
+func (l *Loop) tellTurn() {
+	if l.Turn == nil {
+		return
+	}
+	g := turn.Gate{
+		Pending: l.status.Raw.Pending, Open: l.status.State == Open, ClosedSince: l.closedSince,
+		NodeBlocked: !l.nodeBlockedSince.IsZero() && time.Since(l.nodeBlockedSince) >= l.Interval,
+		Overdue:     l.openFor >= l.patience(),
+	}
+	if l.BootedAt != nil {
+		g.BootedAt = l.BootedAt()
+	}
+	l.Turn.Tell(g)
+}
+
+// patience is how long kured may leave an open gate alone: three of its own looks
+// at least.
+func (l *Loop) patience() time.Duration {
+	patience := l.Turn.Config.GrantTimeout
+	if kured := l.status.Wiring.Kured; kured != nil {
+		patience = max(patience, 3*kured.Period+breather)
+	}
+	return patience
+}
+
+// countOpen adds up how long the gate has been open in this turn, in kured's own
+// window alone: a gate that is open at noon, for a kured that acts at night, is
+// as it should be.
+func (l *Loop) countOpen(now time.Time) {
+	v := l.status.Turn
+	if whose := fmt.Sprint(v.State.Holder, v.State.NotActedOn, v.State.RebootedAt); whose != l.openForHolder || v.State.Phase != turn.Open {
+		l.openForHolder, l.openFor = whose, 0
+	}
+	kured := l.status.Wiring.Kured
+	if l.status.State == Open && !l.openForAt.IsZero() && (kured == nil || kured.Acts(now)) {
+		l.openFor += now.Sub(l.openForAt)
+	}
+	l.openForAt = now
 }
 
 func (l *Loop) stopEvaluation() {
@@ -290,6 +403,11 @@ func (l *Loop) onDecision(ctx context.Context, decision Decision) {
 	jittered := time.Duration(float64(l.Interval) * (0.9 + 0.2*rand.Float64()))
 	l.evaluateAt = e.began.Add(jittered)
 
+	if !decision.nodeBlocked() {
+		l.nodeBlockedSince = time.Time{}
+	} else if l.nodeBlockedSince.IsZero() {
+		l.nodeBlockedSince = now
+	}
 	if !decision.Passes() {
 		l.passingSince = time.Time{}
 		if wait := decision.RetryAfter(); wait > 0 {
@@ -321,6 +439,10 @@ func (l *Loop) onDecision(ctx context.Context, decision Decision) {
 // permit opens the gate, or extends its deadline, on the strength of the
 // evaluation e.
 func (l *Loop) permit(ctx context.Context, e *evaluation) {
+	if e.unconfirmed != nil {
+		l.close("closed: every step passes, but " + e.unconfirmed.Error() + softly(l.status.Decision))
+		return
+	}
 	until := e.beganAt + l.MaxAge
 	l.closeAt = e.began.Add(l.MaxAge - loopMargin)
 	if l.status.State == Open {
@@ -359,6 +481,9 @@ func (l *Loop) permitted(ctx context.Context) error {
 	}
 	if raw := ReadRaw(l.RawPaths, now); !raw.Pending {
 		return errors.New("the raw sentinel is gone")
+	}
+	if l.Turn != nil && !l.Turn.Permits() {
+		return errors.New("the turn does not permit it any more")
 	}
 	return l.Gated.Misplaced()
 }
@@ -418,6 +543,7 @@ func (l *Loop) closeTo(state State, why string) {
 	if l.status.State == Open {
 		l.shut()
 		l.unwatch()
+		l.closedSince = time.Now()
 	}
 	l.enter(state, why)
 }
@@ -436,8 +562,8 @@ func (l *Loop) watch(ctx context.Context) {
 	l.hints = hints
 	for _, step := range l.Pipeline.steps {
 		watcher, ok := step.Check.(Watcher)
-		if !ok || time.Now().Before(step.SoftUntil) { // evaluations tell when it counts
-			continue
+		if !ok || time.Now().Before(step.SoftUntil) || time.Now().Before(l.status.Turn.Operator.Overrides[step.Name].Until) {
+			continue // evaluations tell when it counts
 		}
 		go func() {
 			short := 0 // watches in a row that ended at once
@@ -507,8 +633,14 @@ func (l *Loop) tell(why string) {
 	l.status.Why = why
 	l.Tell(l.status)
 	says := l.status.State.String() + " " + l.status.Decision.Asks().String()
-	for _, o := range slices.Concat(l.status.Decision.Blocking(), l.status.Decision.Soft()) {
-		says += fmt.Sprintf(" %s=%s,%t", o.Name, o.Reason, o.Soft)
+	for _, o := range l.status.Decision.where(func(o Outcome) bool { return !o.passed() }) {
+		says += fmt.Sprintf(" %s=%s,%t,%s", o.Name, o.Reason, o.Soft, o.Override)
+	}
+	if l.status.Raw.Pending && l.Turn != nil {
+		says += " " + l.status.Turn.String()
+		if v := l.status.Turn; v.Problem != nil || v.Decision.Loud {
+			says += " " + v.Why()
+		}
 	}
 	if l.status.Raw.Problem != nil {
 		says += " " + l.status.Raw.Problem.Error()
@@ -529,10 +661,14 @@ func closedBy(d Decision) string {
 	return fmt.Sprintf("closed: %d of %d steps hold the reboot back: %s", len(blocking), len(d.Outcomes), blocking.reasons()) + softly(d)
 }
 
-// softly names the soft steps that do not pass, if there are any.
+// softly names the steps that do not pass and hold nothing back, if there are any.
 func softly(d Decision) string {
+	text := ""
 	if soft := d.Soft(); len(soft) > 0 {
-		return "; soft, and so not counted: " + soft.reasons()
+		text += "; soft, and so not counted: " + soft.reasons()
 	}
-	return ""
+	for _, o := range d.Overridden() {
+		text += fmt.Sprintf("; OVERRIDDEN: %s (%s), because: %s", o.Name, o.Reason, o.Override)
+	}
+	return text
 }

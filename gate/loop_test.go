@@ -502,7 +502,7 @@ func TestF22EmptyPipelineIsRefused(t *testing.T) {
 	if _, err := NewPipeline(nil, nil); err == nil {
 		t.Error("a pipeline without steps was accepted")
 	}
-	if d := (&Pipeline{}).Evaluate(t.Context(), nil); d.Passes() || d.Asks() == Open || d.Result() == Pass {
+	if d := (&Pipeline{}).Evaluate(t.Context(), nil, nil); d.Passes() || d.Asks() == Open || d.Result() == Pass {
 		t.Errorf("a pipeline without steps passes: %+v", d)
 	}
 	if _, err := NewPipeline([]*Step{{Name: "a", Check: checkFunc(nil), Timeout: 1}, {Name: "a", Check: checkFunc(nil), Timeout: 1}}, nil); err == nil {
@@ -527,7 +527,7 @@ func TestSharedReadsOncePerEvaluation(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want := 1; want <= 3; want++ {
-		if d := p.Evaluate(t.Context(), nil); !d.Passes() {
+		if d := p.Evaluate(t.Context(), nil, nil); !d.Passes() {
 			t.Fatalf("%+v", d)
 		}
 		if reads != want {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
@@ -30,6 +31,14 @@ var (
 	lastEvaluation      = desc("last_evaluation_timestamp_seconds", "When the last finished evaluation began, and 0 while no reboot is pending.")
 	nextEvaluation      = desc("next_evaluation_timestamp_seconds", "When the next evaluation is due, and 0 while none is.")
 	kuredWired          = desc("kured_wired", "1 for what the kured on this node looks at: Wired is the gated sentinel.", "reason")
+	turnPhase           = desc("turn", "1 for the phase of the turn and its holder, as this gate sees it.", "phase", "holder")
+	turnSince           = desc("turn_since_timestamp_seconds", "When the turn entered its phase, and 0 where that is not known.")
+	turnKnown           = desc("turn_known", "Whether this gate knows how the turn stands; it is always 1 for a gate that takes no part.")
+	turnHalted          = desc("turn_halted", "Whether the whole rollout is halted.")
+	turnHeld            = desc("turn_held", "Whether this node is held.")
+	turnWaiting         = desc("turn_waiting", "How many nodes waited when the turn was given last.")
+	turnNotActedOn      = desc("turn_not_acted_on", "How many gates in a row were open without kured acting on them; at 2 the turn stops.")
+	turnOverrides       = desc("turn_overrides", "How many steps people have overridden, also where the time of that is over.")
 	foreign             = desc("foreign_entries_removed_total", "How often the gated path held what this gate had not put there, or lacked what it had.")
 )
 
@@ -71,6 +80,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rebootRequired, rebootRequiredSince, rawSentinelProblem, state, stateSince, openSince,
 		stepVerdict, stepBlockingSince, stepSoft, evaluations, lastEvaluation, nextEvaluation, kuredWired, foreign,
+		turnPhase, turnSince, turnKnown, turnHalted, turnHeld, turnWaiting, turnNotActedOn, turnOverrides,
 	} {
 		ch <- d
 	}
@@ -116,6 +126,21 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(kuredWired, truth(s.Wiring.Reason == reason), string(reason))
 	}
 	counter(foreign, s.Foreign)
+	v := s.Turn
+	if phase := v.State.Phase; s.TurnOn && v.Problem == nil {
+		if phase == turn.Unwritten {
+			phase = "unused"
+		}
+		gauge(turnPhase, 1, string(phase), v.State.Holder)
+	}
+	_, held := v.Operator.Held(s.Node)
+	gauge(turnSince, seconds(v.State.Since))
+	gauge(turnKnown, truth(!s.TurnOn || v.Problem == nil))
+	gauge(turnHalted, truth(v.Operator.Halted))
+	gauge(turnHeld, truth(held))
+	gauge(turnWaiting, float64(v.State.Waiting))
+	gauge(turnNotActedOn, float64(v.State.NotActedOn))
+	gauge(turnOverrides, float64(len(v.Operator.Overrides)))
 }
 
 func truth(b bool) float64 {

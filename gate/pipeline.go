@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 )
 
 // Reasons that the pipeline gives where the check itself gave no verdict.
@@ -78,8 +80,9 @@ func NewPipeline(steps []*Step, now func(context.Context) (time.Time, error)) (*
 // Evaluate runs all steps at once, each within its timeout, none skipped
 // because another failed: whoever is woken at night wants the whole list. It
 // calls report, from one goroutine at a time, with each outcome as it comes.
-// A step that panics, errs or does not return is Unknown.
-func (p *Pipeline) Evaluate(ctx context.Context, report func(Outcome)) Decision {
+// A step that panics, errs or does not return is Unknown. A step that does not
+// pass holds nothing back while an override of it lasts.
+func (p *Pipeline) Evaluate(ctx context.Context, overrides map[string]turn.Override, report func(Outcome)) Decision {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ctx = withReads(ctx)
@@ -89,7 +92,12 @@ func (p *Pipeline) Evaluate(ctx context.Context, report func(Outcome)) Decision 
 	for i, step := range p.steps {
 		all.Go(func() {
 			outcome := step.run(ctx)
-			outcome.Soft = !outcome.passed() && p.soft(ctx, step)
+			if !outcome.passed() {
+				outcome.Soft = p.before(ctx, step, step.SoftUntil)
+				if override := overrides[step.Name]; p.before(ctx, step, override.Until) {
+					outcome.Override = override.Reason
+				}
+			}
 			decision.Outcomes[i] = outcome
 			if report != nil {
 				reporting.Lock()
@@ -102,16 +110,16 @@ func (p *Pipeline) Evaluate(ctx context.Context, report func(Outcome)) Decision 
 	return decision
 }
 
-// soft reports whether the step only reports for now. Where the time is not
-// known it counts.
-func (p *Pipeline) soft(ctx context.Context, s *Step) bool {
-	if s.SoftUntil.IsZero() {
+// before reports whether it is before the moment by the cluster's time. Where
+// that is not known it is not.
+func (p *Pipeline) before(ctx context.Context, s *Step, moment time.Time) bool {
+	if moment.IsZero() {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	now, err := p.now(ctx)
-	return err == nil && now.Before(s.SoftUntil)
+	return err == nil && now.Before(moment)
 }
 
 func (s *Step) run(ctx context.Context) Outcome {
@@ -180,7 +188,7 @@ func (s *Step) outcome(r Result, took time.Duration) Outcome {
 	return Outcome{
 		Name: s.Name, Type: s.Type,
 		Verdict: r.Verdict, Reason: r.Reason, Message: clip(r.Message),
-		Seconds: took.Seconds(), retryAfter: max(r.RetryAfter, 0),
+		Seconds: took.Seconds(), retryAfter: max(r.RetryAfter, 0), scope: s.Scope,
 	}
 }
 

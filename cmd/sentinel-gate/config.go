@@ -42,6 +42,7 @@ type configuration struct {
 	MaxAge    model.Duration `json:"maxAge"`
 	Stabilize model.Duration `json:"stabilize"`
 	Timeout   model.Duration `json:"timeout"`
+	Turn      turnConfig     `json:"turn"`
 	// Checks are decoded one by one, so that each mistake names its step.
 	Checks []json.RawMessage `json:"checks"`
 
@@ -111,6 +112,7 @@ func defaults() configuration {
 		Interval:  model.Duration(30 * time.Second),
 		Stabilize: model.Duration(time.Minute),
 		Timeout:   model.Duration(10 * time.Second),
+		Turn:      turnDefaults(),
 	}
 }
 
@@ -196,6 +198,7 @@ func (c *configuration) validate() []error {
 	} else if c.longestTimeout() <= 0 {
 		wrong("maxAge: %s leaves an open gate no time between two evaluations with an interval of %s", c.MaxAge, c.Interval)
 	}
+	problems = append(problems, c.Turn.validate()...)
 	if len(c.Checks) == 0 {
 		wrong("checks: want at least one: a gate without checks would let every reboot through")
 	}

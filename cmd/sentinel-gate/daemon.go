@@ -75,6 +75,10 @@ func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluste
 		return err
 	}
 	warn(log, c, gated)
+	taken, err := newTurn(f, c, writer, log)
+	if err != nil {
+		return err
+	}
 	changed, stopWatching, unwatched := gate.WatchFiles(append([]string{c.Sentinel.Gated}, c.Sentinel.Raw...))
 	defer stopWatching()
 	if unwatched != nil {
@@ -87,7 +91,7 @@ func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluste
 		Pipeline: pipeline, Gated: gated, RawPaths: c.Sentinel.Raw, Changed: changed,
 		Interval: time.Duration(c.Interval), MaxAge: time.Duration(c.MaxAge), Stabilize: time.Duration(c.Stabilize),
 		Wiring: func() wiring.Finding { return lookedAt(f, c) },
-		Log:    log,
+		Turn:   taken, BootedAt: writer.BootedAt, Log: log,
 		Tell: func(s gate.Status) {
 			metrics.Tell(s)
 			writer.Set(s.State.String(), s.Decision.Blocking().Names(), s.Raw.Since)

@@ -5,13 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/prometheus/common/model"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 )
 
 // once evaluates the steps once, whether or not a reboot is pending, and prints
@@ -27,8 +33,9 @@ func once(ctx context.Context, f flags, stdout io.Writer) error {
 	if err != nil {
 		return unusable{err}
 	}
-	decision := pipeline.Evaluate(ctx, nil)
-	if err := table(stdout, f, c, decision, gate.ReadRaw(c.Sentinel.Raw, time.Now())); err != nil {
+	stands, overrides := readTurn(ctx, f, c)
+	decision := pipeline.Evaluate(ctx, overrides, nil)
+	if err := table(stdout, f, c, decision, gate.ReadRaw(c.Sentinel.Raw, time.Now()), stands); err != nil {
 		return err
 	}
 	if !decision.Passes() {
@@ -52,13 +59,16 @@ func usable(ctx context.Context, f flags) (*configuration, error) {
 	return c, c.served(ctx, f.config)
 }
 
-func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw) error {
+func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw, stands []string) error {
 	fmt.Fprintf(w, "node %s, %s, configuration %s\n\n", f.nodeName, d.Began.UTC().Format(time.RFC3339), c.hash)
 	rows := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(rows, "STEP\tTYPE\tVERDICT\tREASON\tTOOK\tMESSAGE")
 	for _, o := range d.Outcomes {
 		verdict := strings.ToUpper(o.Verdict.String())
-		if o.Soft {
+		switch {
+		case o.Override != "":
+			verdict += " (overridden)"
+		case o.Soft:
 			verdict += " (soft)"
 		}
 		fmt.Fprintf(rows, "%s\t%s\t%s\t%s\t%.3fs\t%s\n", o.Name, o.Type, verdict, o.Reason, o.Seconds, oneLine(o.Message))
@@ -81,24 +91,92 @@ func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw
 			fmt.Fprintf(w, "               not before %s\n", d.Began.Add(wait).UTC().Format(time.RFC3339))
 		}
 	} else {
-		fmt.Fprintf(w, "steps:         all %d pass%s\n", len(d.Outcomes), butSoft(d.Soft()))
+		fmt.Fprintf(w, "steps:         all %d pass%s\n", len(d.Outcomes), butFor("soft", d.Soft())+butFor("overridden", d.Overridden()))
 	}
 	fmt.Fprintf(w, "stabilize:     the gate opens after every step has passed for %s\n", c.Stabilize)
 	kured := lookedAt(f, c)
 	fmt.Fprintf(w, "kured:         %s: %s\n", kured.Reason, oneLine(kured.Message))
-	_, err := fmt.Fprintf(w, "turn:          %s: which node is next is left to kured's own lock\n", gate.TurnOff)
+	_, err := fmt.Fprintf(w, "turn:          %s\n", strings.Join(stands, "\n               "))
 	return err
 }
 
-func butSoft(soft gate.Outcomes) string {
-	if len(soft) == 0 {
+// readTurn says how the turn stands, a sentence to a line, and which steps are
+// overridden.
+func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, overrides map[string]turn.Override) {
+	if !c.Turn.Enabled {
+		return []string{gate.TurnOff + ": which node is next is left to kured's own lock"}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.Timeout))
+	defer cancel()
+	ctx, reading := clock.Read(ctx)
+	lease, err := c.cluster.Leases().Get(ctx, turn.LeaseName, metav1.GetOptions{})
+	if err != nil {
+		return []string{fmt.Sprintf("unknown, and so closed: reading the turn: %v", err)}, nil
+	}
+	now, err := reading.Now()
+	if err != nil {
+		return []string{fmt.Sprintf("unknown, and so closed: %v", err)}, nil
+	}
+	o := turn.ParseOperator(lease)
+	for _, problem := range o.Problems {
+		stands = append(stands, "ignored: "+problem)
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Overridden(now))) {
+		override := o.Overrides[name]
+		stands = append(stands, fmt.Sprintf("step %s is overridden until %s: %s", name, override.Until.UTC().Format(time.RFC3339), override.Reason))
+	}
+	if reason, held := o.Held(f.nodeName); held {
+		stands = append(stands, "this node is held: "+reason)
+	}
+	state, err := turn.Parse(lease)
+	if err != nil {
+		return append([]string{fmt.Sprintf("unknown, and so closed: %v", err)}, stands...), o.Overridden(now)
+	}
+	view := turn.View{State: state, Operator: o}
+	first := fmt.Sprintf("%s, epoch %d", view, state.Epoch)
+	if !state.Since.IsZero() {
+		first += ", since " + state.Since.UTC().Format(time.RFC3339)
+	}
+	if o.Halted {
+		first += ": " + o.HaltReason
+	}
+	stands = append([]string{first}, stands...)
+	candidates, err := turn.List(ctx, c.cluster.Leases())
+	if err != nil {
+		return append(stands, fmt.Sprintf("who waits is not known: %v", err)), o.Overridden(now)
+	}
+	stands = append(stands, waits(candidates, f.nodeName))
+	soak := c.soak(o.Overridden(now))
+	if need := time.Duration(len(candidates)) * soak; c.Turn.Deadline > 0 && need > time.Duration(c.Turn.Deadline) {
+		stands = append(stands, fmt.Sprintf("the deadline of %s CANNOT BE MET: %d nodes wait, and a soak of %s each takes %s", c.Turn.Deadline, len(candidates), model.Duration(soak), model.Duration(need)))
+	}
+	return stands, o.Overridden(now)
+}
+
+// waits says how many nodes wait, and who is ahead of this one.
+func waits(candidates []turn.Candidate, node string) string {
+	text := fmt.Sprintf("%d nodes wait for a reboot", len(candidates))
+	before, here := ahead(candidates, node)
+	switch {
+	case !here:
+		return text + "; this one does not"
+	case len(before) == 0:
+		return text + "; this one ranks first"
+	case len(before) > 5:
+		return fmt.Sprintf("%s; ahead of this one: %s and %d more", text, strings.Join(before[:5], ", "), len(before)-5)
+	}
+	return fmt.Sprintf("%s; ahead of this one: %s", text, strings.Join(before, ", "))
+}
+
+func butFor(what string, some gate.Outcomes) string {
+	if len(some) == 0 {
 		return ""
 	}
-	words := make([]string, len(soft))
-	for i, o := range soft {
+	words := make([]string, len(some))
+	for i, o := range some {
 		words[i] = fmt.Sprintf("%s (%s)", o.Name, o.Reason)
 	}
-	return ", but for soft ones: " + strings.Join(words, ", ")
+	return ", but for " + what + " ones: " + strings.Join(words, ", ")
 }
 
 func forPackages(packages []string) string {

@@ -13,7 +13,8 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/checks"
 )
 
-// printRBAC prints the ClusterRole that the steps of the configuration need.
+// printRBAC prints the ClusterRole that the steps of the configuration, and the
+// turn, need.
 // What the gate itself needs is a Role of its own namespace.
 func printRBAC(f flags, stdout io.Writer) error {
 	c, err := load(f.config, nil)
@@ -27,7 +28,7 @@ func printRBAC(f flags, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "# What the steps of configuration %s read.\n%s", c.hash, role)
+	_, err = fmt.Fprintf(stdout, "# What configuration %s reads.\n%s", c.hash, role)
 	return err
 }
 
@@ -36,14 +37,19 @@ func printRBAC(f flags, stdout io.Writer) error {
 func (c *configuration) rules() []rbacv1.PolicyRule {
 	type resource struct{ group, name string }
 	verbs := map[resource][]string{}
+	var needed []rbacv1.PolicyRule
 	for _, s := range c.steps {
-		for _, rule := range s.Check.(checks.Check).Rules() {
-			for _, group := range rule.APIGroups {
-				for _, name := range rule.Resources {
-					all := append(verbs[resource{group, name}], rule.Verbs...)
-					slices.Sort(all)
-					verbs[resource{group, name}] = slices.Compact(all)
-				}
+		needed = append(needed, s.Check.(checks.Check).Rules()...)
+	}
+	if c.Turn.Enabled {
+		needed = append(needed, checks.TurnRules()...)
+	}
+	for _, rule := range needed {
+		for _, group := range rule.APIGroups {
+			for _, name := range rule.Resources {
+				all := append(verbs[resource{group, name}], rule.Verbs...)
+				slices.Sort(all)
+				verbs[resource{group, name}] = slices.Compact(all)
 			}
 		}
 	}

@@ -8,6 +8,7 @@ package record
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,6 +28,8 @@ const (
 	state          = "sentinel-gate.io/state"
 	blocking       = "sentinel-gate.io/blocking"
 	configHash     = "sentinel-gate.io/config-hash"
+	tier           = "sentinel-gate.io/tier"
+	turnEpoch      = "sentinel-gate.io/turn-epoch-seen"
 )
 
 // Record is what a gate tells of its node.
@@ -49,6 +52,11 @@ type Record struct {
 	Blocking []string
 	// ConfigHash tells gates with different configurations apart.
 	ConfigHash string
+	// Tier is the node's in the order of the turn; lower goes first.
+	Tier int
+	// TurnEpoch is the turn's epoch that the gate had seen when it wrote. It is
+	// no reason to write.
+	TurnEpoch int64
 }
 
 // Parse reads a record from its Lease. It fails where the boot is missing or
@@ -71,6 +79,16 @@ func Parse(lease *coordinationv1.Lease) (Record, error) {
 			return r, fmt.Errorf("record %s/%s: %s: %w", lease.Namespace, lease.Name, pendingSince, err)
 		}
 	}
+	if n := a[tier]; n != "" {
+		if r.Tier, err = strconv.Atoi(n); err != nil {
+			return r, fmt.Errorf("record %s/%s: %s: %w", lease.Namespace, lease.Name, tier, err)
+		}
+	}
+	if n := a[turnEpoch]; n != "" {
+		if r.TurnEpoch, err = strconv.ParseInt(n, 10, 64); err != nil {
+			return r, fmt.Errorf("record %s/%s: %s: %w", lease.Namespace, lease.Name, turnEpoch, err)
+		}
+	}
 	if names := a[blocking]; names != "" {
 		r.Blocking = strings.Split(names, ",")
 	}
@@ -91,6 +109,7 @@ func (r Record) put(lease *coordinationv1.Lease, now time.Time) {
 		bootID: r.BootID, bootedAt: text(r.BootedAt), previousBootID: r.PreviousBootID,
 		pendingSince: text(r.PendingSince), state: r.State,
 		blocking: strings.Join(r.Blocking, ","), configHash: r.ConfigHash,
+		tier: number(int64(r.Tier)), turnEpoch: number(r.TurnEpoch),
 	} {
 		if value == "" {
 			delete(lease.Annotations, key)
@@ -105,7 +124,14 @@ func (r Record) put(lease *coordinationv1.Lease, now time.Time) {
 func (r Record) equal(other Record) bool {
 	return r.Node == other.Node && r.BootID == other.BootID && r.BootedAt.Equal(other.BootedAt) &&
 		r.PreviousBootID == other.PreviousBootID && text(r.PendingSince) == text(other.PendingSince) &&
-		r.State == other.State && slices.Equal(r.Blocking, other.Blocking) && r.ConfigHash == other.ConfigHash
+		r.State == other.State && slices.Equal(r.Blocking, other.Blocking) && r.ConfigHash == other.ConfigHash && r.Tier == other.Tier
+}
+
+func number(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 func text(t time.Time) string {

@@ -38,6 +38,7 @@ type Writer struct {
 	wanted     Record
 	written    bool // the wanted record stands in the API server
 	failures   int
+	booted     time.Time
 	lease      *coordinationv1.Lease // as last read or written; only Run's goroutine uses it
 	bootedAt   time.Time
 	previousID string
@@ -69,10 +70,42 @@ func (w *Writer) Set(state string, blocking []string, pendingSince time.Time) {
 	}
 	w.wanted.State, w.wanted.Blocking, w.wanted.PendingSince = state, blocking, pendingSince
 	w.written = false
+	w.hasten()
+}
+
+// SetTier tells the node's tier in the order of the turn.
+func (w *Writer) SetTier(tier int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.wanted.Tier == tier {
+		return
+	}
+	w.wanted.Tier, w.written = tier, false
+	w.hasten()
+}
+
+// hasten wakes Run.
+func (w *Writer) hasten() {
 	select {
 	case w.changed <- struct{}{}:
 	default:
 	}
+}
+
+// SetTurnEpoch tells the turn's epoch that was seen, which is written when
+// something else is.
+func (w *Writer) SetTurnEpoch(epoch int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wanted.TurnEpoch = max(w.wanted.TurnEpoch, epoch)
+}
+
+// BootedAt returns when this boot was, by the API server's clock, and the zero
+// time until that is known.
+func (w *Writer) BootedAt() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.booted
 }
 
 // Written reports whether the record in the API server says what was Set.
@@ -125,7 +158,7 @@ func (w *Writer) Run(ctx context.Context) {
 		pause = firstPause
 		w.mu.Lock()
 		current := w.wanted
-		w.written = current.State == wanted.State && slices.Equal(current.Blocking, wanted.Blocking) && text(current.PendingSince) == text(wanted.PendingSince)
+		w.written = current.State == wanted.State && slices.Equal(current.Blocking, wanted.Blocking) && text(current.PendingSince) == text(wanted.PendingSince) && current.Tier == wanted.Tier
 		w.mu.Unlock()
 	}
 }
@@ -139,6 +172,9 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 		}
 	}
 	r.BootedAt, r.PreviousBootID = w.bootedAt, w.previousID
+	w.mu.Lock()
+	w.booted = w.bootedAt
+	w.mu.Unlock()
 	before, err := Parse(w.lease)
 	if err == nil && before.BootID == r.BootID && !r.PendingSince.IsZero() && !before.PendingSince.IsZero() && before.PendingSince.Before(r.PendingSince) {
 		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted

@@ -45,6 +45,8 @@ var Reasons = []Reason{SentinelCommand, RawSentinel, OtherFile, DirectoryReplace
 type Finding struct {
 	Reason  Reason
 	Message string
+	// Kured is how the kured was started; nil where none was found.
+	Kured *Kured
 }
 
 // Bypassed reports whether kured reboots without asking the gate.
@@ -58,12 +60,12 @@ const defaultSentinel = "/var/run/reboot-required"
 func Find(proc, gated string, raw []string) Finding {
 	own, err := readMounts(filepath.Join(proc, "self"))
 	if err != nil {
-		return Finding{Undetermined, err.Error()}
+		return Finding{Reason: Undetermined, Message: err.Error()}
 	}
 	var found []Finding
 	entries, err := os.ReadDir(proc)
 	if err != nil {
-		return Finding{Undetermined, fmt.Sprintf("reading the process table: %v", err)}
+		return Finding{Reason: Undetermined, Message: fmt.Sprintf("reading the process table: %v", err)}
 	}
 	for _, entry := range entries {
 		if _, err := strconv.Atoi(entry.Name()); err != nil {
@@ -82,7 +84,7 @@ func Find(proc, gated string, raw []string) Finding {
 			}
 		}
 	}
-	return Finding{NoKured, "no kured runs on this node: nobody looks at the gated sentinel"}
+	return Finding{Reason: NoKured, Message: "no kured runs on this node: nobody looks at the gated sentinel"}
 }
 
 // arguments returns a process's command line, and nothing for one that ended.
@@ -95,41 +97,56 @@ func arguments(dir string) []string {
 }
 
 func judge(dir string, args []string, own []mount, gated string, raw []string) Finding {
+	f := compare(dir, args, own, gated, raw)
+	f.Kured = newKured(args)
+	return f
+}
+
+func compare(dir string, args []string, own []mount, gated string, raw []string) Finding {
 	who := "kured (pid " + filepath.Base(dir) + ")"
 	if command := flag(args, "reboot-sentinel-command"); command != "" {
-		return Finding{SentinelCommand, fmt.Sprintf("%s asks the command %.100q and no file: THE GATE IS BYPASSED; remove --reboot-sentinel-command", who, command)}
+		return Finding{Reason: SentinelCommand, Message: fmt.Sprintf("%s asks the command %.100q and no file: THE GATE IS BYPASSED; remove --reboot-sentinel-command", who, command)}
 	}
 	sentinel := cmp.Or(flag(args, "reboot-sentinel"), defaultSentinel)
 	mounts, err := readMounts(dir)
 	if err != nil {
-		return Finding{Undetermined, fmt.Sprintf("%s: %v", who, err)}
+		return Finding{Reason: Undetermined, Message: fmt.Sprintf("%s: %v", who, err)}
 	}
 	sees := locate(mounts, sentinel, unlinked(sentinel))
 	if sees.deleted {
-		return Finding{DirectoryReplaced, fmt.Sprintf("%s looks at %s in a directory that was deleted on the host: restart its pod", who, sentinel)}
+		return Finding{Reason: DirectoryReplaced, Message: fmt.Sprintf("%s looks at %s in a directory that was deleted on the host: restart its pod", who, sentinel)}
 	}
 	for _, path := range raw {
 		if sees == locate(own, path, resolved(path)) {
-			return Finding{RawSentinel, fmt.Sprintf("%s looks at the raw sentinel %s itself, as %s: THE GATE IS BYPASSED; point kured at %s", who, path, sentinel, gated)}
+			return Finding{Reason: RawSentinel, Message: fmt.Sprintf("%s looks at the raw sentinel %s itself, as %s: THE GATE IS BYPASSED; point kured at %s", who, path, sentinel, gated)}
 		}
 	}
 	if publishes := locate(own, gated, resolved(gated)); sees != publishes {
-		return Finding{OtherFile, fmt.Sprintf("%s looks at %s, which is %s; the gate publishes %s, which is %s: nothing will ever reboot; both must be the same directory of the host and the same name", who, sentinel, sees, gated, publishes)}
+		return Finding{Reason: OtherFile, Message: fmt.Sprintf("%s looks at %s, which is %s; the gate publishes %s, which is %s: nothing will ever reboot; both must be the same directory of the host and the same name", who, sentinel, sees, gated, publishes)}
 	}
-	return Finding{Wired, fmt.Sprintf("%s looks at the gated sentinel, as %s", who, sentinel)}
+	return Finding{Reason: Wired, Message: fmt.Sprintf("%s looks at the gated sentinel, as %s", who, sentinel)}
 }
 
 // flag returns the last value of a flag, as pflag reads it.
 func flag(args []string, name string) string {
-	var value string
+	values := flags(args, name)
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
+}
+
+// flags returns all values of a flag that may be given several times.
+func flags(args []string, name string) []string {
+	var values []string
 	for i, arg := range args {
 		if v, ok := strings.CutPrefix(arg, "--"+name+"="); ok {
-			value = v
+			values = append(values, v)
 		} else if arg == "--"+name && i+1 < len(args) {
-			value = args[i+1]
+			values = append(values, args[i+1])
 		}
 	}
-	return value
+	return values
 }
 
 // unlinked is the path behind the usual link from /var/run to /run, in a root

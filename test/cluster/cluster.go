@@ -1,6 +1,6 @@
 // Package cluster fills a control plane with a healthy cluster: nodes that have
-// long been Ready, Calico on each of them, and the record that each one's gate
-// would have written.
+// long been Ready, Calico on each of them, the record that each one's gate would
+// have written, and a turn that is free.
 package cluster
 
 import (
@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 )
 
@@ -81,7 +82,7 @@ func New(ctx context.Context, cp *controlplane.ControlPlane, size int) (*Cluster
 		})
 	}
 	all.Wait()
-	if err := errors.Join(problems...); err != nil {
+	if err := errors.Join(append(problems, c.SetTurn(ctx, turn.State{Phase: turn.Free, Since: time.Now()}))...); err != nil {
 		return nil, err
 	}
 	return c, cp.SetDaemonSetStatus(ctx, CNINamespace, c.CNI.Name, func(s *appsv1.DaemonSetStatus) {
@@ -142,6 +143,18 @@ func (c *Cluster) Record(ctx context.Context, n *controlplane.Node, bootedAt tim
 	} else {
 		_, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
 	}
+	return err
+}
+
+// SetTurn makes the turn's Lease anew, as a gate would have left it.
+func (c *Cluster) SetTurn(ctx context.Context, s turn.State) error {
+	leases := c.CP.Client().CoordinationV1().Leases(Namespace)
+	if err := leases.Delete(ctx, turn.LeaseName, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: turn.LeaseName}}
+	s.Put(lease)
+	_, err := leases.Create(ctx, lease, metav1.CreateOptions{})
 	return err
 }
 

@@ -1,0 +1,382 @@
+package turn
+
+import (
+	"fmt"
+	"time"
+)
+
+// Config is what does not change while the gate runs.
+type Config struct {
+	Node, BootID string
+	// Soak is how long it must be quiet after a reboot.
+	Soak time.Duration
+	// MaxAge is how long a gate may stay open without a fresh evaluation.
+	MaxAge time.Duration
+	// Settle is how long a gate that was open must be closed before its node
+	// gives the turn up.
+	Settle time.Duration
+	// GrantTimeout is how long a gate may be open without kured acting on it.
+	GrantTimeout time.Duration
+	// Interval lies between two evaluations.
+	Interval time.Duration
+}
+
+// margin is added to MaxAge before it is taken for certain that a gate that
+// nobody can ask is closed.
+const margin = 30 * time.Second
+
+// gone is how long after it was released or its Node object was last seen a
+// holder's gate is surely closed.
+func (c Config) gone() time.Duration { return c.MaxAge + margin }
+
+// silence is how long a holder may take to acknowledge its turn.
+func (c Config) silence() time.Duration { return max(5*c.Interval, 2*time.Minute) }
+
+// Local is what the gate knows of itself.
+type Local struct {
+	// Pending: its node waits for a reboot.
+	Pending bool
+	// BootedAt is when its node booted, by the API server's clock.
+	BootedAt time.Time
+	// Open: its gated sentinel resolves. ClosedFor is how long it has not, by
+	// the monotonic clock.
+	Open      bool
+	ClosedFor time.Duration
+	// Ready: every step has passed for long enough.
+	Ready bool
+	// NodeBlocked: for an interval at least, only steps that are about this node
+	// have held it back.
+	NodeBlocked bool
+	// NotActedOn: it has been open for GrantTimeout of kured's own time, and
+	// kured's lock does not name the node.
+	NotActedOn bool
+}
+
+// Holder is what was seen of the node that has the turn.
+type Holder struct {
+	// Gone: it has no Node object. GoneFor is how long that has been seen, by
+	// the monotonic clock.
+	Gone    bool
+	GoneFor time.Duration
+	// NodeBootID is of its Node status, RecordBootID and RecordBootedAt are of
+	// its record; empty where there is none.
+	NodeBootID, RecordBootID string
+	RecordBootedAt           time.Time
+	Unschedulable            bool
+	// LockKnown: kured's lock was read. LockNamed: it names the node.
+	LockKnown, LockNamed bool
+}
+
+// Seen is what was observed beside the Lease. What was not is nil.
+type Seen struct {
+	// Now is by the API server's clock.
+	Now time.Time
+	// ReleasedFor is how long the present epoch has been seen to be released,
+	// by the monotonic clock.
+	ReleasedFor time.Duration
+	Holder      *Holder
+	Candidates  *[]Candidate
+}
+
+// Need is what must be observed before it can be decided.
+type Need int
+
+const (
+	// Nothing: it is decided.
+	Nothing Need = iota
+	// NeedHolder: Seen.Holder.
+	NeedHolder
+	// NeedCandidates: Seen.Candidates.
+	NeedCandidates
+)
+
+// Decision is what follows for this gate.
+type Decision struct {
+	// Write is what is to be written in the place of the state, if anything.
+	Write *State
+	// Evaluate: the turn is this node's, and its steps are to be asked.
+	Evaluate bool
+	// Permit: the gated sentinel may resolve, if the steps pass.
+	Permit bool
+	// Why is a sentence for a person.
+	Why string
+	// Need must be observed first; the rest holds meanwhile.
+	Need Need
+	// Again is when to decide anew where nothing changes; zero: never.
+	Again time.Duration
+	// Loud: somebody should look at this.
+	Loud bool
+}
+
+// Decide is the protocol: what the gate on this node does about the turn. It is
+// a pure function; only compare-and-swap makes what it writes so.
+func Decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
+	d := decide(c, s, o, l, seen)
+	if d.Write != nil {
+		d.Write.Epoch, d.Write.Since = s.Epoch+1, seen.Now
+		d.Permit = d.Permit && d.Write.Phase == Open
+	}
+	return d
+}
+
+func decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
+	mine := s.Holder == c.Node && (s.Phase == Granted || s.Phase == Open)
+	switch {
+	case s.Phase == Unwritten && l.Pending:
+		return Decision{Write: &State{Phase: Soaking, RebootedAt: seen.Now}, Why: "nobody knows what was before the turn's Lease was made, so a soak begins"}
+	case s.Phase == Unwritten:
+		return Decision{Why: "the turn was never used"}
+	case mine && s.BootID != c.BootID:
+		return Decision{Write: rebooted(s, l.BootedAt, seen.Now), Why: "this node has rebooted, and its soak begins"}
+	case o.Halted:
+		return Decision{Why: "halted: " + orUnknown(o.HaltReason), Loud: true}
+	case (s.Phase == Granted || s.Phase == Open) && o.Release == s.Epoch:
+		if wait := c.gone() - seen.ReleasedFor; wait > 0 {
+			return Decision{Why: fmt.Sprintf("%s was released from its turn; it counts as rebooted in %s", s.Holder, wait.Round(time.Second)), Again: wait}
+		}
+		return Decision{Write: rebooted(s, seen.Now, seen.Now), Why: s.Holder + " was released from its turn, and a soak begins"}
+	}
+	switch s.Phase {
+	case Granted:
+		if mine {
+			return grantedHere(c, s, o, l, seen)
+		}
+		return grantedElsewhere(c, s, o, l, seen)
+	case Open:
+		if mine {
+			return openHere(c, s, o, l, seen)
+		}
+		return openElsewhere(c, s, l, seen)
+	case Soaking:
+		over := later(s.RebootedAt.Add(c.Soak), s.Since.Add(c.gone()))
+		if wait := over.Sub(seen.Now); wait > 0 {
+			return Decision{Why: fmt.Sprintf("soaking until %s, after %s rebooted", text(over), orUnknown(s.Holder)), Again: wait}
+		}
+		return grant(s, o, l, seen, "", "the soak is over")
+	default:
+		return grant(s, o, l, seen, s.Holder, "the turn is free")
+	}
+}
+
+// rebooted begins the soak. A boot that was recorded counts from when the turn
+// last moved, at the earliest, and one whose time is not known from now.
+func rebooted(s State, at, now time.Time) *State {
+	if at.IsZero() || at.After(now) {
+		at = now
+	}
+	at = later(at, s.Since)
+	return &State{Phase: Soaking, Holder: s.Holder, RebootedAt: at}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// grant gives the turn to the best candidate behind the node that hands on.
+// Where there is none it becomes free.
+func grant(s State, o Operator, l Local, seen Seen, after, why string) Decision {
+	if !l.Pending && after == "" {
+		return Decision{Why: why}
+	}
+	if seen.Candidates == nil {
+		return Decision{Need: NeedCandidates, Why: why}
+	}
+	for _, candidate := range *seen.Candidates {
+		if candidate.Epoch > s.Epoch {
+			return Decision{Why: fmt.Sprintf("the turn's epoch %d is older than %d, which %s has seen: its Lease was set back", s.Epoch, candidate.Epoch, candidate.Node), Loud: true}
+		}
+	}
+	chosen, waiting, found := choose(*seen.Candidates, o, after)
+	notActedOn := s.NotActedOn
+	if s.Phase == Soaking {
+		notActedOn = 0
+	}
+	if !found {
+		if s.Phase == Free || s.Phase == Soaking {
+			return Decision{Why: why + ", and no node that is not held is on record as pending", Again: time.Minute}
+		}
+		return Decision{Write: &State{Phase: Free, Holder: after, NotActedOn: notActedOn}, Why: "nobody waits, and the turn becomes free"}
+	}
+	next := waiting
+	if len(next) > nextNames {
+		next = next[:nextNames]
+	}
+	return Decision{
+		Write: &State{Phase: Granted, Holder: chosen.Node, BootID: chosen.BootID, NotActedOn: notActedOn, Next: next, Waiting: len(waiting)},
+		Why:   fmt.Sprintf("%s, and %s is next", why, chosen.Node),
+	}
+}
+
+// nextNames is how many of those who wait are named in the Lease.
+const nextNames = 5
+
+func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
+	if _, held := o.Held(c.Node); held || !l.Pending {
+		d := grant(s, o, Local{Pending: true}, without(seen, c.Node), c.Node, "this node hands the turn on")
+		d.Again = c.Interval
+		return d
+	}
+	age := seen.Now.Sub(s.Since)
+	switch {
+	case l.Ready:
+		next := s
+		next.Phase, next.BootID, next.Acknowledged = Open, c.BootID, true
+		return Decision{Write: &next, Evaluate: true, Permit: true, Why: "the turn is this node's, and its gate opens"}
+	case !s.Acknowledged, age > c.GrantTimeout/2:
+		next := s
+		next.Acknowledged = true
+		return Decision{Write: &next, Evaluate: true, Why: "the turn is this node's"}
+	case l.NodeBlocked:
+		d := grant(s, o, l, seen, c.Node, "this node's own steps hold it back")
+		if d.Write == nil || d.Write.Holder == c.Node { // nobody else waits
+			d.Write = nil
+			d.Again = c.GrantTimeout/2 - age + time.Second
+		}
+		d.Evaluate = true
+		return d
+	}
+	return Decision{Evaluate: true, Why: "the turn is this node's", Again: c.GrantTimeout/2 - age + time.Second}
+}
+
+// without leaves a node out of the candidates.
+func without(seen Seen, node string) Seen {
+	if seen.Candidates != nil {
+		var others []Candidate
+		for _, candidate := range *seen.Candidates {
+			if candidate.Node != node {
+				others = append(others, candidate)
+			}
+		}
+		seen.Candidates = &others
+	}
+	return seen
+}
+
+func grantedElsewhere(c Config, s State, o Operator, l Local, seen Seen) Decision {
+	patience := c.GrantTimeout
+	if !s.Acknowledged {
+		patience = c.silence()
+	}
+	why := fmt.Sprintf("the turn is %s's since %s", s.Holder, text(s.Since))
+	if !l.Pending {
+		return Decision{Why: why}
+	}
+	if wait := patience - seen.Now.Sub(s.Since); wait > 0 {
+		return Decision{Why: why + ahead(s, c.Node), Again: wait}
+	}
+	// Its gate was never open, so nothing is lost if it comes back.
+	return grant(s, o, l, seen, s.Holder, s.Holder+" was granted the turn and its gate says nothing")
+}
+
+func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
+	reason, held := o.Held(c.Node)
+	d := Decision{Evaluate: l.Pending && !held && !s.Withdrawn, Why: "the turn is this node's, and its gate was opened"}
+	d.Permit = d.Evaluate
+	switch {
+	case held:
+		d.Why = "this node is held: " + orUnknown(reason)
+	case s.Withdrawn:
+		d.Why, d.Loud = "kured has not acted on this open gate: it is closed, and the turn will be handed on", true
+	case l.NotActedOn && s.NotActedOn == 0:
+		next := s
+		next.Withdrawn, next.NotActedOn = true, 1
+		return Decision{Write: &next, Why: "kured has not acted on this open gate: it is closed, and the turn will be handed on", Loud: true}
+	case l.NotActedOn && s.NotActedOn == 1:
+		next := s
+		next.NotActedOn = 2
+		d.Write, d.Why, d.Loud = &next, stopped, true
+		return d
+	case s.NotActedOn > 1:
+		d.Why, d.Loud = stopped, true
+		return d
+	}
+	if l.Open {
+		return d
+	}
+	if wait := c.Settle - l.ClosedFor; wait > 0 {
+		d.Again = wait
+		return d
+	}
+	// Closed for long: what kured has seen of it must be done with.
+	switch h := seen.Holder; {
+	case h == nil:
+		d.Need = NeedHolder
+	case h.Gone || h.NodeBootID != c.BootID || h.Unschedulable || !h.LockKnown || h.LockNamed:
+		d.Why, d.Again = "the turn stays this node's: "+h.kept(c), time.Minute
+	case s.Withdrawn:
+		handed := grant(s, o, Local{Pending: true}, seen, c.Node, "kured has not acted on this node's gate")
+		handed.Loud, handed.Again = true, c.Interval
+		return handed
+	default:
+		next := State{Phase: Granted, Holder: c.Node, BootID: c.BootID, Acknowledged: true, NotActedOn: s.NotActedOn, Next: s.Next, Waiting: s.Waiting}
+		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not have this node", l.ClosedFor.Round(time.Second))
+	}
+	return d
+}
+
+const stopped = "THE TURN STOPS HERE: two gates in a row were open and kured acted on neither; see what kured looks at and whose its lock is"
+
+// kept says why a holder that is closed keeps the turn.
+func (h Holder) kept(c Config) string {
+	switch {
+	case h.Gone:
+		return "its Node object is gone"
+	case h.NodeBootID != c.BootID:
+		return "its Node object tells of another boot"
+	case h.Unschedulable:
+		return "it is cordoned"
+	case !h.LockKnown:
+		return "kured's lock cannot be read"
+	default:
+		return "kured's lock names it"
+	}
+}
+
+func openElsewhere(c Config, s State, l Local, seen Seen) Decision {
+	d := Decision{Why: fmt.Sprintf("the turn is %s's, whose gate was opened %s", s.Holder, text(s.Since)) + ahead(s, c.Node)}
+	if !l.Pending {
+		return d
+	}
+	h := seen.Holder
+	switch {
+	case h == nil:
+		d.Need = NeedHolder
+	case h.Gone && h.GoneFor < c.gone():
+		d.Why = fmt.Sprintf("the turn is %s's, whose Node object is gone; it counts as rebooted in %s", s.Holder, (c.gone() - h.GoneFor).Round(time.Second))
+		d.Again, d.Loud = c.gone()-h.GoneFor, true
+	case h.Gone:
+		d.Write, d.Why = rebooted(s, seen.Now, seen.Now), s.Holder+" had the turn, and its Node object is gone: a soak begins"
+	case h.RecordBootID != "" && h.RecordBootID != s.BootID:
+		d.Write, d.Why = rebooted(s, h.RecordBootedAt, seen.Now), s.Holder+" has rebooted, and its soak runs"
+	case h.NodeBootID != "" && h.NodeBootID != s.BootID:
+		d.Write, d.Why = rebooted(s, seen.Now, seen.Now), s.Holder+" has rebooted, and its gate has not come back: the soak runs from now"
+	}
+	return d
+}
+
+// ahead names those who were before the node when the holder was chosen.
+func ahead(s State, node string) string {
+	names := ""
+	for _, name := range s.Next {
+		if name == node {
+			break
+		}
+		if name != s.Holder {
+			names += ", " + name
+		}
+	}
+	if names == "" {
+		return ""
+	}
+	return "; ahead: " + names[2:]
+}
+
+func orUnknown(text string) string {
+	if text == "" {
+		return "(no reason given)"
+	}
+	return text
+}

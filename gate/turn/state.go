@@ -1,0 +1,206 @@
+// Package turn decides whose gate may open. One Lease is the cluster's single
+// record of that, and only the API server's compare-and-swap changes it. Its
+// invariant: once a gate was open, nothing takes the turn from its node but a
+// proof that kured will not act on what it saw there, or that it has; and after
+// a reboot nobody has the turn until the soak is over.
+//
+// In file order: the Lease (state.go), what people write in it (operator.go),
+// who is next (order.go), the protocol as a pure function (decide.go), kured's
+// lock (lock.go), and what carries it out (turn.go).
+package turn
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+)
+
+// LeaseName is the name of the turn's Lease, in the gates' namespace. No node may
+// be called so.
+const LeaseName = "sentinel-gate-turn"
+
+// Phase is where the turn stands.
+type Phase string
+
+const (
+	// Unwritten is the phase of a Lease that no gate has written yet. Nobody
+	// knows what was before, so a whole soak begins.
+	Unwritten Phase = ""
+	// Free means that nobody has the turn.
+	Free Phase = "free"
+	// Granted means that the holder may evaluate its steps. Its gate has not
+	// been open, so that the turn can still be given to another.
+	Granted Phase = "granted"
+	// Open means that the holder's gate is open or was: kured may have seen it,
+	// and may act on it, minutes later.
+	Open Phase = "open"
+	// Soaking means that the holder has rebooted, and its soak runs.
+	Soaking Phase = "soaking"
+)
+
+// The gates' annotations. Those of people are in operator.go.
+const (
+	versionKey   = "sentinel-gate.io/turn-version"
+	epochKey     = "sentinel-gate.io/turn-epoch"
+	phaseKey     = "sentinel-gate.io/turn-phase"
+	holderKey    = "sentinel-gate.io/turn-holder"
+	bootKey      = "sentinel-gate.io/turn-boot-id"
+	sinceKey     = "sentinel-gate.io/turn-since"
+	rebootedKey  = "sentinel-gate.io/turn-rebooted-at"
+	ackedKey     = "sentinel-gate.io/turn-acknowledged"
+	withdrawnKey = "sentinel-gate.io/turn-withdrawn"
+	unactedKey   = "sentinel-gate.io/turn-not-acted-on"
+	nextKey      = "sentinel-gate.io/turn-next"
+	waitingKey   = "sentinel-gate.io/turn-waiting"
+	sealKey      = "sentinel-gate.io/turn-seal"
+
+	version = "1"
+)
+
+// State is what the gates write in the Lease.
+type State struct {
+	// Epoch grows with every write of a gate, and with nothing else.
+	Epoch int64
+	Phase Phase
+	// Holder is the node that has the turn. In phase Soaking it is the one that
+	// rebooted last, in phase Free the one that handed on last.
+	Holder string
+	// BootID is that of the holder when it was granted the turn.
+	BootID string
+	// Since is when the phase was written, RebootedAt from when the soak runs,
+	// both by the API server's clock.
+	Since, RebootedAt time.Time
+	// Acknowledged: the holder has seen that it was granted the turn.
+	Acknowledged bool
+	// Withdrawn: the holder closed its gate, because kured did not act on it,
+	// and will hand on.
+	Withdrawn bool
+	// NotActedOn counts the gates in a row that were open and not acted on.
+	NotActedOn int
+	// Next are the first few that waited when the holder was chosen, Waiting how
+	// many there were.
+	Next    []string
+	Waiting int
+}
+
+// Parse reads the turn from its Lease. It fails where what the gates wrote is
+// incomplete, of another version, or changed by hand.
+func Parse(lease *coordinationv1.Lease) (State, error) {
+	a := lease.Annotations
+	var s State
+	var problems []error
+	number := func(key string) int64 {
+		if a[key] == "" {
+			return 0
+		}
+		n, err := strconv.ParseInt(a[key], 10, 64)
+		if err != nil || n < 0 {
+			problems = append(problems, fmt.Errorf("%s is %q, not a number", key, a[key]))
+		}
+		return n
+	}
+	moment := func(key string) time.Time {
+		if a[key] == "" {
+			return time.Time{}
+		}
+		t, err := time.Parse(time.RFC3339, a[key])
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s is %q, not a time", key, a[key]))
+		}
+		return t
+	}
+	s.Epoch, s.Phase, s.Holder, s.BootID = number(epochKey), Phase(a[phaseKey]), a[holderKey], a[bootKey]
+	if s.Phase == Unwritten {
+		// At most an epoch, which a person gives to a Lease that was made anew.
+		if a[sealKey] != "" || s.Holder != "" {
+			problems = append(problems, errors.New("it has no phase, but other parts of one"))
+		}
+		return s, unreadable(lease, problems)
+	}
+	s.Since, s.RebootedAt = moment(sinceKey), moment(rebootedKey)
+	s.Acknowledged, s.Withdrawn = a[ackedKey] == "true", a[withdrawnKey] == "true"
+	s.NotActedOn, s.Waiting = int(number(unactedKey)), int(number(waitingKey))
+	if a[nextKey] != "" {
+		s.Next = strings.Split(a[nextKey], ",")
+	}
+	switch {
+	case a[versionKey] != version:
+		problems = append(problems, fmt.Errorf("its version is %q, and this gate knows %s", a[versionKey], version))
+	case a[sealKey] != seal(a):
+		problems = append(problems, errors.New("it was changed by hand: its seal does not fit"))
+	case s.Since.IsZero(),
+		s.Phase == Soaking && s.RebootedAt.IsZero(),
+		(s.Phase == Granted || s.Phase == Open) && (s.Holder == "" || s.BootID == ""):
+		problems = append(problems, errors.New("it is incomplete"))
+	case s.Phase != Free && s.Phase != Granted && s.Phase != Open && s.Phase != Soaking:
+		problems = append(problems, fmt.Errorf("its phase is %q, which is none", s.Phase))
+	}
+	return s, unreadable(lease, problems)
+}
+
+func unreadable(lease *coordinationv1.Lease, problems []error) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the turn (Lease %s/%s) cannot be read: %w", lease.Namespace, lease.Name, errors.Join(problems...))
+}
+
+// Put writes the state into the Lease, beside the annotations of others.
+func (s State) Put(lease *coordinationv1.Lease) {
+	if lease.Annotations == nil {
+		lease.Annotations = map[string]string{}
+	}
+	count := func(n int64) string {
+		if n == 0 {
+			return ""
+		}
+		return strconv.FormatInt(n, 10)
+	}
+	truth := func(b bool) string {
+		if b {
+			return "true"
+		}
+		return ""
+	}
+	for key, value := range map[string]string{
+		versionKey: version, epochKey: strconv.FormatInt(s.Epoch, 10), phaseKey: string(s.Phase), holderKey: s.Holder, bootKey: s.BootID,
+		sinceKey: text(s.Since), rebootedKey: text(s.RebootedAt), ackedKey: truth(s.Acknowledged), withdrawnKey: truth(s.Withdrawn),
+		unactedKey: count(int64(s.NotActedOn)), nextKey: strings.Join(s.Next, ","), waitingKey: count(int64(s.Waiting)),
+	} {
+		if value == "" {
+			delete(lease.Annotations, key)
+		} else {
+			lease.Annotations[key] = value
+		}
+	}
+	lease.Annotations[sealKey] = seal(lease.Annotations)
+	lease.Spec.HolderIdentity = nil
+	if s.Phase == Granted || s.Phase == Open {
+		lease.Spec.HolderIdentity = &s.Holder
+	}
+}
+
+// seal tells a state that a gate wrote from one that was changed by hand. It is
+// no secret: it keeps people from mistakes, not from malice.
+func seal(annotations map[string]string) string {
+	hash := sha256.New()
+	for _, key := range []string{
+		versionKey, epochKey, phaseKey, holderKey, bootKey, sinceKey, rebootedKey, ackedKey, withdrawnKey, unactedKey, nextKey, waitingKey,
+	} {
+		fmt.Fprintf(hash, "%s=%s\n", key, annotations[key])
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:6])
+}
+
+func text(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}

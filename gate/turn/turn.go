@@ -1,0 +1,715 @@
+package turn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/watch"
+	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/record"
+)
+
+const (
+	// timeout bounds one request.
+	timeout = 5 * time.Second
+	// spread is over how long those who wait are spread when the turn frees.
+	spread = 5 * time.Second
+	// checkEvery is how often, all who wait taken together, somebody looks at
+	// what became of a holder whose gate was opened.
+	checkEvery = time.Minute
+	// firstPause and lastPause lie between attempts to reach the API server.
+	firstPause = time.Second
+	lastPause  = 30 * time.Second
+)
+
+// View is what a gate knows of the turn.
+type View struct {
+	State    State
+	Operator Operator
+	Decision Decision
+	// Problem is why the turn is not known; nothing is permitted then.
+	Problem error
+}
+
+// Why is a sentence for a person.
+func (v View) Why() string {
+	if v.Problem != nil {
+		return v.Problem.Error()
+	}
+	return v.Decision.Why
+}
+
+// Kured is where the kured on this node keeps its lock.
+type Kured struct{ Namespace, Name, Annotation string }
+
+// Turn takes part in the turn for one node. While the node neither waits for a
+// reboot nor has the turn it asks the API server nothing.
+type Turn struct {
+	Config Config
+	// SoakOf returns the soak, of which the overridden steps are no part.
+	SoakOf func(overridden map[string]Override) time.Duration
+	// Leases are of the gates' namespace; they, and the nodes, must be read
+	// through a clock.Transport.
+	Leases     coordinationclient.LeaseInterface
+	Nodes      coreclient.NodeInterface
+	DaemonSets func(namespace string) appsclient.DaemonSetInterface
+	// Kured finds kured's lock.
+	Kured func() Kured
+	// Order are the tiers: the first selector that the node's labels match is
+	// the node's. OnTier is told of it, and OnEpoch of every epoch seen.
+	Order   []labels.Selector
+	OnTier  func(int)
+	OnEpoch func(int64)
+	Log     *slog.Logger
+
+	wake    chan struct{}
+	views   chan View
+	current atomic.Pointer[View]
+
+	telling sync.Mutex // of told
+	told    Gate
+
+	mu       sync.Mutex // of all below; held over requests: one look at a time
+	ready    bool
+	tiered   bool
+	lease    *coordinationv1.Lease // nil: not known
+	read     time.Time             // when, on the own clock
+	date     time.Time             // and by the API server's
+	problem  error
+	state    State
+	operator Operator
+	epoch    int64 // the highest that was seen
+	began    bool
+	decision Decision
+
+	holder     *Holder
+	holderAt   time.Time // when it was looked at, and of which epoch
+	holderOf   int64
+	checkAt    time.Time
+	goneSince  time.Time
+	releasedOf int64
+	released   time.Time
+	chooseAt   time.Time
+	chooseOf   int64
+	logged     string
+}
+
+// Gate is what the gate knows of itself.
+type Gate struct {
+	// Pending: its node waits for a reboot.
+	Pending bool
+	// BootedAt is when the node booted, by the API server's clock; zero where
+	// that is not known yet.
+	BootedAt time.Time
+	// Open: its gated sentinel resolves. ClosedSince is since when it has not.
+	Open        bool
+	ClosedSince time.Time
+	// NodeBlocked: for an interval at least, only steps that are about this node
+	// have held it back.
+	NodeBlocked bool
+	// Overdue: it has been open for Config.GrantTimeout of kured's own time.
+	Overdue bool
+}
+
+// Start prepares the Turn.
+func (t *Turn) Start() {
+	t.wake, t.views = make(chan struct{}, 1), make(chan View, 1)
+	t.problem = errors.New("the turn was not read yet")
+	t.current.Store(&View{Problem: t.problem})
+}
+
+// Views tells the latest view whenever it changes.
+func (t *Turn) Views() <-chan View { return t.views }
+
+// Tell says what the gate knows of itself. It does not wait for requests.
+func (t *Turn) Tell(g Gate) {
+	t.telling.Lock()
+	defer t.telling.Unlock()
+	if t.told == g {
+		return
+	}
+	t.told = g
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (t *Turn) gate() Gate {
+	t.telling.Lock()
+	defer t.telling.Unlock()
+	return t.told
+}
+
+// Run takes part until ctx ends.
+func (t *Turn) Run(ctx context.Context) {
+	pause := firstPause
+	for ctx.Err() == nil {
+		if err := t.follow(ctx); err != nil && ctx.Err() == nil {
+			t.Log.Debug("the turn is read anew", "error", err, "in", pause.String())
+			select {
+			case <-time.After(time.Duration(float64(pause) * (0.5 + rand.Float64()))):
+			case <-ctx.Done():
+			}
+			pause = min(2*pause, lastPause)
+			continue
+		}
+		pause = firstPause
+	}
+}
+
+// follow reads the turn once, and watches it while it concerns this node. It
+// returns nil when the turn should be read afresh at once.
+func (t *Turn) follow(ctx context.Context) error {
+	t.mu.Lock()
+	err := t.look(ctx)
+	if err == nil {
+		err = t.findTier(ctx)
+	}
+	if err == nil {
+		err = t.act(ctx)
+	}
+	concerned, version := t.concerned(), ""
+	if t.lease != nil {
+		version = t.lease.ResourceVersion
+	}
+	t.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if !concerned {
+		select {
+		case <-ctx.Done():
+		case <-t.wake:
+		}
+		return nil
+	}
+	return t.watch(ctx, version)
+}
+
+// concerned reports whether the node waits or has the turn.
+func (t *Turn) concerned() bool {
+	return t.gate().Pending || t.state.Holder == t.Config.Node && (t.state.Phase == Granted || t.state.Phase == Open)
+}
+
+func (t *Turn) watch(ctx context.Context, version string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, err := t.Leases.Watch(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, LeaseName).String(), ResourceVersion: version,
+	})
+	if err != nil {
+		return t.lost(fmt.Errorf("watching the turn: %w", err))
+	}
+	defer events.Stop()
+	for {
+		t.mu.Lock()
+		again, concerned := t.again(), t.concerned()
+		t.mu.Unlock()
+		if !concerned {
+			return nil
+		}
+		timer := time.NewTimer(again)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case event, ok := <-events.ResultChan():
+			timer.Stop()
+			if !ok {
+				return nil // API servers end a watch now and then
+			}
+			if err := t.onEvent(ctx, event); err != nil {
+				return err
+			}
+		case <-t.wake:
+			timer.Stop()
+			if err := t.woken(ctx); err != nil {
+				return err
+			}
+		case <-timer.C:
+			if err := t.acted(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// again is when to act although nothing has happened.
+func (t *Turn) again() time.Duration {
+	wait := t.decision.Again
+	if wait <= 0 {
+		wait = time.Hour
+	}
+	sooner := func(at time.Time) {
+		if !at.IsZero() {
+			wait = min(wait, max(time.Until(at), 0))
+		}
+	}
+	sooner(t.chooseAt)
+	if t.decision.Need == NeedHolder {
+		sooner(t.checkAt)
+	}
+	return max(wait, 50*time.Millisecond)
+}
+
+func (t *Turn) onEvent(ctx context.Context, event watch.Event) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lease, ok := event.Object.(*coordinationv1.Lease)
+	switch {
+	case event.Type == watch.Bookmark:
+		return nil
+	case !ok:
+		return fmt.Errorf("watching the turn: %s: %v", event.Type, event.Object)
+	case event.Type == watch.Deleted:
+		t.take(nil, errors.New("the turn's Lease was deleted: make it again as docs/turn.md says"))
+	default:
+		t.take(lease, nil)
+	}
+	return t.act(ctx)
+}
+
+func (t *Turn) woken(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.findTier(ctx); err != nil {
+		return err
+	}
+	return t.act(ctx)
+}
+
+// findTier reads the labels of the node when it begins to wait.
+func (t *Turn) findTier(ctx context.Context) error {
+	if !t.gate().Pending {
+		t.tiered = false
+		return nil
+	}
+	if t.tiered {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	nodes, err := t.Nodes.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, t.Config.Node).String()})
+	if err == nil && len(nodes.Items) == 0 {
+		err = fmt.Errorf("there is no Node %s", t.Config.Node)
+	}
+	if err != nil {
+		return t.failed(fmt.Errorf("reading this node's labels: %w", err))
+	}
+	tier := slices.IndexFunc(t.Order, func(s labels.Selector) bool { return s.Matches(labels.Set(nodes.Items[0].Labels)) })
+	if tier < 0 {
+		tier = len(t.Order)
+	}
+	t.OnTier(tier)
+	t.tiered = true
+	return nil
+}
+
+func (t *Turn) acted(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.act(ctx)
+}
+
+// lost makes the turn unknown for as long as it cannot be watched.
+func (t *Turn) lost(err error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.problem = err
+	t.publish()
+	return err
+}
+
+// look reads the Lease from the API server itself.
+func (t *Turn) look(ctx context.Context) error {
+	if !t.began {
+		if err := t.begin(ctx); err != nil {
+			t.problem = err
+			t.publish()
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	ctx, reading := clock.Read(ctx)
+	asked := time.Now()
+	lease, err := t.Leases.Get(ctx, LeaseName, metav1.GetOptions{})
+	if err == nil {
+		t.date, err = reading.Now()
+	}
+	switch {
+	case apierrors.IsNotFound(err):
+		t.take(nil, fmt.Errorf("the turn's Lease %s does not exist: make it as docs/turn.md says", LeaseName))
+		t.publish()
+		return t.problem
+	case err != nil:
+		t.problem = fmt.Errorf("reading the turn: %w", err)
+		t.publish()
+		return t.problem
+	}
+	t.read = asked
+	t.take(lease, nil)
+	return nil
+}
+
+// begin reads from the node's own record which epoch its gate has seen.
+func (t *Turn) begin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	lease, err := t.Leases.Get(ctx, t.Config.Node, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+	case err != nil:
+		return fmt.Errorf("reading the record of this node: %w", err)
+	default:
+		r, _ := record.Parse(lease) // a record that is malformed is written anew
+		t.epoch = max(t.epoch, r.TurnEpoch)
+	}
+	t.began = true
+	return nil
+}
+
+// take makes a Lease, or the lack of one, what is known.
+func (t *Turn) take(lease *coordinationv1.Lease, problem error) {
+	t.lease, t.problem = lease, problem
+	if lease == nil {
+		t.state, t.operator = State{}, Operator{}
+		return
+	}
+	t.operator = ParseOperator(lease)
+	state, err := Parse(lease)
+	if err != nil {
+		t.problem = err
+		return
+	}
+	if state.Epoch < t.epoch {
+		t.problem = fmt.Errorf("the turn's epoch is %d, and %d was seen already: its Lease was set back or made anew; see docs/turn.md", state.Epoch, t.epoch)
+		return
+	}
+	t.state, t.epoch = state, state.Epoch
+	t.OnEpoch(t.epoch)
+}
+
+// now is the API server's time.
+func (t *Turn) now() time.Time { return t.date.Add(time.Since(t.read)) }
+
+// act decides, observes what that needs, and writes what follows.
+func (t *Turn) act(ctx context.Context) error {
+	defer t.publish()
+	if t.problem != nil {
+		return nil
+	}
+	d, err := t.decide(ctx)
+	if err != nil || d.Write == nil {
+		return err
+	}
+	// What is written depends on the time, and the own clock drifts in a soak.
+	version := t.lease.ResourceVersion
+	if err := t.look(ctx); err != nil {
+		return err
+	}
+	if t.problem != nil || t.lease.ResourceVersion != version {
+		return nil // the watch, or the next look, decides anew
+	}
+	if d, err = t.decide(ctx); err != nil || d.Write == nil {
+		return err
+	}
+	return t.write(ctx, d)
+}
+
+// decide asks Decide, and observes what it needs and is due.
+func (t *Turn) decide(ctx context.Context) (Decision, error) {
+	seen := Seen{Now: t.now()}
+	t.seeRelease(&seen)
+	if t.holderOf == t.state.Epoch && t.holder != nil && time.Since(t.holderAt) < time.Second {
+		seen.Holder = t.holder
+	}
+	c := t.Config
+	c.Soak = t.SoakOf(t.operator.Overridden(seen.Now))
+	mine := t.state.Holder == c.Node && (t.state.Phase == Granted || t.state.Phase == Open)
+	gate := t.gate()
+	local := Local{Pending: gate.Pending, BootedAt: gate.BootedAt, Open: gate.Open, ClosedFor: time.Since(gate.ClosedSince), Ready: t.ready, NodeBlocked: gate.NodeBlocked}
+	if gate.Overdue && mine {
+		if t.holder == nil || t.holderOf != t.state.Epoch || time.Since(t.holderAt) > checkEvery {
+			if err := t.observe(ctx); err != nil {
+				return Decision{}, t.failed(err)
+			}
+		}
+		local.NotActedOn = t.holder.LockKnown && !t.holder.LockNamed
+	}
+	d := Decide(c, t.state, t.operator, local, seen)
+	switch {
+	case d.Need == NeedHolder && (mine || t.due(&t.checkAt, t.patience())):
+		if err := t.observe(ctx); err != nil {
+			return d, t.failed(err)
+		}
+		seen.Holder = t.holder
+		d = Decide(c, t.state, t.operator, local, seen)
+	case d.Need == NeedCandidates && (mine || t.drawn()):
+		candidates, err := t.candidates(ctx)
+		if err != nil {
+			return d, t.failed(err)
+		}
+		seen.Candidates = &candidates
+		d = Decide(c, t.state, t.operator, local, seen)
+		t.chooseAt = time.Time{}
+	}
+	if d.Need != NeedCandidates && d.Write == nil {
+		t.chooseAt = time.Time{}
+	}
+	t.decision = d
+	return d, nil
+}
+
+func (t *Turn) failed(err error) error {
+	t.problem = err
+	return err
+}
+
+// seeRelease keeps how long a release was seen.
+func (t *Turn) seeRelease(seen *Seen) {
+	switch {
+	case t.operator.Release != t.state.Epoch || t.operator.Release == 0:
+		t.releasedOf = 0
+	case t.releasedOf != t.operator.Release:
+		t.releasedOf, t.released = t.operator.Release, time.Now()
+	}
+	if t.releasedOf != 0 {
+		seen.ReleasedFor = time.Since(t.released)
+	}
+}
+
+// patience spreads the looks at a holder over all who wait.
+func (t *Turn) patience() time.Duration {
+	return time.Duration(float64(checkEvery) * float64(max(t.state.Waiting, 1)) * (0.5 + rand.Float64()))
+}
+
+// due reports whether the time has come, and sets the next one.
+func (t *Turn) due(at *time.Time, patience time.Duration) bool {
+	if at.IsZero() {
+		*at = time.Now().Add(time.Duration(rand.Float64() * float64(min(patience, checkEvery))))
+		return false
+	}
+	if time.Now().Before(*at) {
+		return false
+	}
+	*at = time.Now().Add(patience)
+	return true
+}
+
+// drawn reports whether this gate's moment has come to choose: those who wait
+// draw one each, so that they do not all list the records at once.
+func (t *Turn) drawn() bool {
+	if t.chooseOf != t.state.Epoch || t.chooseAt.IsZero() {
+		t.chooseOf, t.chooseAt = t.state.Epoch, time.Now().Add(time.Duration(rand.Float64()*float64(min(spread, t.Config.Interval))))
+	}
+	return !time.Now().Before(t.chooseAt)
+}
+
+// observe looks at the holder: its Node object, its record, and where it is this
+// node, kured's lock.
+func (t *Turn) observe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	name := t.state.Holder
+	nodes, err := t.Nodes.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+	if err != nil {
+		return fmt.Errorf("reading the node %s, which has the turn: %w", name, err)
+	}
+	h := Holder{Gone: len(nodes.Items) == 0}
+	if !h.Gone {
+		t.goneSince = time.Time{}
+		h.NodeBootID, h.Unschedulable = nodes.Items[0].Status.NodeInfo.BootID, nodes.Items[0].Spec.Unschedulable
+	} else if t.goneSince.IsZero() || t.holderOf != t.state.Epoch {
+		t.goneSince = time.Now()
+	}
+	if h.Gone {
+		h.GoneFor = time.Since(t.goneSince)
+		t.checkAt = time.Now().Add(max(t.Config.gone()-h.GoneFor, 0))
+	}
+	lease, err := t.Leases.Get(ctx, name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("reading the record of %s, which has the turn: %w", name, err)
+	}
+	if err == nil {
+		if r, err := record.Parse(lease); err == nil {
+			h.RecordBootID, h.RecordBootedAt = r.BootID, r.BootedAt
+		}
+	}
+	if name == t.Config.Node {
+		h.LockKnown, h.LockNamed = t.lock(ctx)
+	}
+	t.holder, t.holderAt, t.holderOf = &h, time.Now(), t.state.Epoch
+	return nil
+}
+
+// lock reads kured's.
+func (t *Turn) lock(ctx context.Context) (known, named bool) {
+	kured := t.Kured()
+	sets, err := t.DaemonSets(kured.Namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, kured.Name).String()})
+	if err == nil && len(sets.Items) == 0 {
+		err = errors.New("there is no such DaemonSet")
+	}
+	var nodes []string
+	if err == nil {
+		nodes, err = LockNames(sets.Items[0].Annotations[kured.Annotation])
+	}
+	if err != nil {
+		t.Log.Warn("kured's lock cannot be read, so the turn stays where it is", "daemonSet", kured.Namespace+"/"+kured.Name, "error", err)
+		return false, false
+	}
+	for _, node := range nodes {
+		named = named || node == t.Config.Node
+	}
+	return true, named
+}
+
+// candidates lists the records of the nodes that wait.
+func (t *Turn) candidates(ctx context.Context) ([]Candidate, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return List(ctx, t.Leases)
+}
+
+// List returns the nodes that wait for a reboot, by their records. A record that
+// cannot be read belongs to no candidate.
+func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Candidate, error) {
+	var candidates []Candidate
+	options := metav1.ListOptions{LabelSelector: record.Label, Limit: 500}
+	for {
+		list, err := leases.List(ctx, options)
+		if err != nil {
+			return nil, fmt.Errorf("listing the records: %w", err)
+		}
+		for i := range list.Items {
+			if r, err := record.Parse(&list.Items[i]); err == nil && !r.PendingSince.IsZero() {
+				candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, Tier: r.Tier, PendingSince: r.PendingSince, Epoch: r.TurnEpoch})
+			}
+		}
+		if options.Continue = list.Continue; options.Continue == "" {
+			return candidates, nil
+		}
+	}
+}
+
+// write writes what was decided, if nobody has written meanwhile.
+func (t *Turn) write(ctx context.Context, d Decision) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	lease := t.lease.DeepCopy()
+	d.Write.Put(lease)
+	written, err := t.Leases.Update(ctx, lease, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) {
+		return t.look(ctx) // another was quicker
+	}
+	if err != nil {
+		// It may have been written all the same: only a look can tell.
+		return t.failed(fmt.Errorf("writing the turn: %w", err))
+	}
+	before := t.state
+	t.take(written, nil)
+	if t.problem != nil {
+		return t.problem
+	}
+	t.Log.Info("the turn: "+d.Why, "phase", string(t.state.Phase), "holder", t.state.Holder, "epoch", t.state.Epoch, "previousPhase", string(before.Phase), "previousHolder", before.Holder)
+	_, err = t.decide(ctx)
+	return err
+}
+
+// Confirm reads the turn afresh for an evaluation that passed: it returns nil
+// if the gated sentinel may resolve. Where ready is set the turn is opened first.
+func (t *Turn) Confirm(ctx context.Context, ready bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	defer t.publish()
+	if err := t.look(ctx); err != nil {
+		return err
+	}
+	t.ready = ready
+	defer func() { t.ready = false }()
+	if t.problem == nil {
+		d, err := t.decide(ctx)
+		if err == nil && d.Write != nil {
+			err = t.write(ctx, d)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	switch {
+	case t.problem != nil:
+		return t.problem
+	case !t.decision.Permit || t.state.Phase != Open || t.state.Holder != t.Config.Node || t.state.BootID != t.Config.BootID:
+		return errors.New(t.decision.Why)
+	}
+	return nil
+}
+
+// View returns what was seen last.
+func (t *Turn) View() View { return *t.current.Load() }
+
+// Permits reports whether, by what was seen last, the gated sentinel may resolve.
+func (t *Turn) Permits() bool { return t.View().Permits() }
+
+// Permits reports whether the gated sentinel may resolve.
+func (v View) Permits() bool {
+	return v.Problem == nil && v.Decision.Permit && v.State.Phase == Open
+}
+
+// Evaluates reports whether the steps are to be asked.
+func (v View) Evaluates() bool { return v.Problem == nil && v.Decision.Evaluate }
+
+// String is a short form for logs: the phase and the holder.
+func (v View) String() string {
+	switch {
+	case v.Problem != nil:
+		return "unknown"
+	case v.Operator.Halted:
+		return "halted"
+	case v.State.Phase == Unwritten:
+		return "unused"
+	case v.State.Holder == "" || v.State.Phase == Free:
+		return string(v.State.Phase)
+	}
+	return string(v.State.Phase) + " " + v.State.Holder
+}
+
+func (t *Turn) view() View {
+	v := View{State: t.state, Operator: t.operator, Decision: t.decision, Problem: t.problem}
+	if v.Problem != nil {
+		v.Decision = Decision{}
+	}
+	return v
+}
+
+// publish tells the latest view.
+func (t *Turn) publish() {
+	v := t.view()
+	t.current.Store(&v)
+	select {
+	case <-t.views: // nobody has looked at the last one
+	default:
+	}
+	t.views <- v
+	if says := fmt.Sprint(v.Operator.Problems); says != t.logged && len(v.Operator.Problems) > 0 {
+		t.logged = says
+		t.Log.Warn("annotations of the turn's Lease that cannot be understood are ignored", "problems", v.Operator.Problems)
+	}
+}
