@@ -2,6 +2,7 @@ package turn
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -152,9 +153,9 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
 		if wait := over.Sub(seen.Now); wait > 0 {
 			return Decision{Why: fmt.Sprintf("soaking until %s, after %s rebooted", text(over), orUnknown(s.Holder)), Again: wait}
 		}
-		return grant(s, o, l, seen, "", "the soak is over")
+		return grant(c, s, o, l, seen, "", "the soak is over")
 	default:
-		return grant(s, o, l, seen, s.Holder, "the turn is free")
+		return grant(c, s, o, l, seen, s.Holder, "the turn is free")
 	}
 }
 
@@ -177,7 +178,7 @@ func later(a, b time.Time) time.Time {
 
 // grant gives the turn to the best candidate behind the node that hands on.
 // Where there is none it becomes free.
-func grant(s State, o Operator, l Local, seen Seen, after, why string) Decision {
+func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string) Decision {
 	if !l.Pending && after == "" {
 		return Decision{Why: why}
 	}
@@ -196,7 +197,11 @@ func grant(s State, o Operator, l Local, seen Seen, after, why string) Decision 
 	}
 	if !found {
 		if s.Phase == Free || s.Phase == Soaking {
-			return Decision{Why: why + ", and no node that is not held is on record as pending", Again: time.Minute}
+			d := Decision{Why: why + ", and no node that is not held is on record as pending", Again: time.Minute}
+			if !slices.ContainsFunc(*seen.Candidates, func(candidate Candidate) bool { return candidate.Node == c.Node }) {
+				d.Again = min(c.Interval, 5*time.Second) // its own record is on its way
+			}
+			return d
 		}
 		return Decision{Write: &State{Phase: Free, Holder: after, NotActedOn: notActedOn}, Why: "nobody waits, and the turn becomes free"}
 	}
@@ -205,7 +210,7 @@ func grant(s State, o Operator, l Local, seen Seen, after, why string) Decision 
 		next = next[:nextNames]
 	}
 	return Decision{
-		Write: &State{Phase: Granted, Holder: chosen.Node, BootID: chosen.BootID, NotActedOn: notActedOn, Next: next, Waiting: len(waiting)},
+		Write: &State{Phase: Granted, Holder: chosen.Node, BootID: chosen.BootID, Acknowledged: chosen.Node == c.Node, NotActedOn: notActedOn, Next: next, Waiting: len(waiting)},
 		Why:   fmt.Sprintf("%s, and %s is next", why, chosen.Node),
 	}
 }
@@ -215,7 +220,7 @@ const nextNames = 5
 
 func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	if _, held := o.Held(c.Node); held || !l.Pending {
-		d := grant(s, o, Local{Pending: true}, without(seen, c.Node), c.Node, "this node hands the turn on")
+		d := grant(c, s, o, Local{Pending: true}, without(seen, c.Node), c.Node, "this node hands the turn on")
 		d.Again = c.Interval
 		return d
 	}
@@ -230,7 +235,7 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 		next.Acknowledged = true
 		return Decision{Write: &next, Evaluate: true, Why: "the turn is this node's"}
 	case l.NodeBlocked:
-		d := grant(s, o, l, seen, c.Node, "this node's own steps hold it back")
+		d := grant(c, s, o, l, seen, c.Node, "this node's own steps hold it back")
 		if d.Write == nil || d.Write.Holder == c.Node { // nobody else waits
 			d.Write = nil
 			d.Again = c.GrantTimeout/2 - age + time.Second
@@ -268,7 +273,7 @@ func grantedElsewhere(c Config, s State, o Operator, l Local, seen Seen) Decisio
 		return Decision{Why: why + ahead(s, c.Node), Again: wait}
 	}
 	// Its gate was never open, so nothing is lost if it comes back.
-	return grant(s, o, l, seen, s.Holder, s.Holder+" was granted the turn and its gate says nothing")
+	return grant(c, s, o, l, seen, s.Holder, s.Holder+" was granted the turn and its gate says nothing")
 }
 
 func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
@@ -307,7 +312,7 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	case h.Gone || h.NodeBootID != c.BootID || h.Unschedulable || !h.LockKnown || h.LockNamed:
 		d.Why, d.Again = "the turn stays this node's: "+h.kept(c), time.Minute
 	case s.Withdrawn:
-		handed := grant(s, o, Local{Pending: true}, seen, c.Node, "kured has not acted on this node's gate")
+		handed := grant(c, s, o, Local{Pending: true}, seen, c.Node, "kured has not acted on this node's gate")
 		handed.Loud, handed.Again = true, c.Interval
 		return handed
 	default:

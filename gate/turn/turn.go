@@ -98,6 +98,7 @@ type Turn struct {
 	began    bool
 	decision Decision
 
+	question   question
 	holder     *Holder
 	holderAt   time.Time // when it was looked at, and of which epoch
 	holderOf   int64
@@ -428,19 +429,30 @@ func (t *Turn) act(ctx context.Context) error {
 	if t.problem != nil || t.lease.ResourceVersion != version {
 		return nil // the watch, or the next look, decides anew
 	}
-	if d, err = t.decide(ctx); err != nil || d.Write == nil {
-		return err
+	t.question.seen.Now = t.now()
+	if t.decision = t.question.decide(t.state, t.operator); t.decision.Write == nil {
+		return nil
 	}
-	return t.write(ctx, d)
+	return t.write(ctx, t.decision)
+}
+
+// question is what Decide was asked last, beside the Lease.
+type question struct {
+	config Config
+	local  Local
+	seen   Seen
+}
+
+func (q question) decide(s State, o Operator) Decision {
+	return Decide(q.config, s, o, q.local, q.seen)
 }
 
 // decide asks Decide, and observes what it needs and is due.
 func (t *Turn) decide(ctx context.Context) (Decision, error) {
-	seen := Seen{Now: t.now()}
-	t.seeRelease(&seen)
-	if t.holderOf == t.state.Epoch && t.holder != nil && time.Since(t.holderAt) < time.Second {
-		seen.Holder = t.holder
-	}
+	t.question = question{seen: Seen{Now: t.now()}}
+	q := &t.question
+	seen := &q.seen
+	t.seeRelease(seen)
 	c := t.Config
 	c.Soak = t.SoakOf(t.operator.Overridden(seen.Now))
 	mine := t.state.Holder == c.Node && (t.state.Phase == Granted || t.state.Phase == Open)
@@ -454,21 +466,22 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 		}
 		local.NotActedOn = t.holder.LockKnown && !t.holder.LockNamed
 	}
-	d := Decide(c, t.state, t.operator, local, seen)
+	q.config, q.local = c, local
+	d := q.decide(t.state, t.operator)
 	switch {
 	case d.Need == NeedHolder && (mine || t.due(&t.checkAt, t.patience())):
 		if err := t.observe(ctx); err != nil {
 			return d, t.failed(err)
 		}
 		seen.Holder = t.holder
-		d = Decide(c, t.state, t.operator, local, seen)
+		d = q.decide(t.state, t.operator)
 	case d.Need == NeedCandidates && (mine || t.drawn()):
 		candidates, err := t.candidates(ctx)
 		if err != nil {
 			return d, t.failed(err)
 		}
 		seen.Candidates = &candidates
-		d = Decide(c, t.state, t.operator, local, seen)
+		d = q.decide(t.state, t.operator)
 		t.chooseAt = time.Time{}
 	}
 	if d.Need != NeedCandidates && d.Write == nil {

@@ -26,7 +26,7 @@ import (
 
 const (
 	namespace = cluster.Namespace
-	deadline  = 3 * time.Minute
+	deadline  = 20 * time.Second
 )
 
 var (
