@@ -43,6 +43,8 @@ type Options struct {
 	APIServerFlags []string
 	// Audit records every request, for Requests.
 	Audit bool
+	// Kubelets are real: they need pods with tokens, and nodes that nothing is put on before they are Ready.
+	Kubelets bool
 }
 
 // ControlPlane is a running control plane. Its methods may be used concurrently, except those that start and stop.
@@ -64,13 +66,24 @@ type ControlPlane struct {
 	others    []*Process
 }
 
+// module is where the version of Kubernetes is pinned.
+const module = "test/controlplane/server"
+
 // ServerBinary builds the control plane, or finds it built, and returns its path.
 func ServerBinary(ctx context.Context, progress io.Writer) (string, error) {
+	return kubernetesBinary(ctx, progress, build.Target{Title: "test control plane", Package: ".", Name: "controlplane"})
+}
+
+// KubeletBinary builds the kubelet of the same version, or finds it built, and returns its path.
+func KubeletBinary(ctx context.Context, progress io.Writer) (string, error) {
+	return kubernetesBinary(ctx, progress, build.Target{Title: "kubelet", Package: "k8s.io/kubernetes/cmd/kubelet"})
+}
+
+func kubernetesBinary(ctx context.Context, progress io.Writer, target build.Target) (string, error) {
 	root, err := build.Root()
 	if err != nil {
 		return "", err
 	}
-	const module = "test/controlplane/server"
 	mod, err := os.ReadFile(filepath.Join(root, module, "go.mod"))
 	if err != nil {
 		return "", fmt.Errorf("reading the version of Kubernetes: %w", err)
@@ -79,16 +92,12 @@ func ServerBinary(ctx context.Context, progress io.Writer) (string, error) {
 	if version == nil {
 		return "", fmt.Errorf("reading the version of Kubernetes: none in %s/go.mod", module)
 	}
+	target.Module = module
 	// Without these an API server calls itself v0.0.0-master.
 	const pkg = "k8s.io/component-base/version"
-	return build.Binary(ctx, progress, build.Target{
-		Title:   "test control plane",
-		Module:  module,
-		Package: ".",
-		Name:    "controlplane",
-		LDFlags: fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean",
-			pkg, version[1], version[2], version[3]),
-	})
+	target.LDFlags = fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean",
+		pkg, version[1], version[2], version[3])
+	return build.Binary(ctx, progress, target)
 }
 
 // Start returns once the API server is ready and has made the namespaces that it always makes. The context bounds the
@@ -186,9 +195,11 @@ func (cp *ControlPlane) StartAPIServer(ctx context.Context) error {
 		"--service-account-key-file=" + cp.path("service-account.key"),
 		"--service-account-signing-key-file=" + cp.path("service-account.key"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+	}
+	if !cp.options.Kubelets {
 		// ServiceAccount refuses pods until a controller has made their account. TaintNodesByCondition taints each new
 		// node until a controller has looked at it. Mostly no controller runs.
-		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
+		flags = append(flags, "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition")
 	}
 	if cp.options.Audit {
 		audit, err := cp.auditFlags()
