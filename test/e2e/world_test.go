@@ -27,7 +27,7 @@ type world struct {
 
 // newWorld ends with the test, and shows what the nodes and their gates had to
 // say if it failed.
-func newWorld(t *testing.T, ctx context.Context) *world {
+func newWorld(ctx context.Context, t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, dir: filepath.Join(os.Getenv(shared), t.Name())}
 	t.Cleanup(w.stop)
@@ -130,14 +130,16 @@ func (w *world) show() {
 
 // poll calls f until it returns nil, as long as no node has crashed.
 func (w *world) poll(ctx context.Context, f func() error) error {
-	var crash error
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	err := controlplane.Poll(ctx, func() error {
-		if crash = w.crash(); crash != nil {
-			return nil
+		if crash := w.crash(); crash != nil {
+			cancel() // nothing will come of it
+			return crash
 		}
 		return f()
 	})
-	return errors.Join(crash, err)
+	return errors.Join(w.crash(), err)
 }
 
 func (w *world) crash() error {
