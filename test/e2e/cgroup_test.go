@@ -24,7 +24,7 @@ func hierarchies() ([]string, error) {
 	}
 	procs, err := filepath.Glob(filepath.Join(cgroups, "*", "cgroup.procs"))
 	if err == nil && len(procs) == 0 {
-		err = fmt.Errorf("no control groups in %s", cgroups)
+		err = fmt.Errorf("no control groups are mounted in %s", cgroups)
 	}
 	for i := range procs {
 		procs[i] = filepath.Dir(procs[i])

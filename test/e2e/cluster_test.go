@@ -12,6 +12,9 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 )
 
+// stateOf is Idle, Closed or Open.
+const stateOf = "sentinel-gate.io/state"
+
 // records returns what each node's gate wrote of it.
 func (w *world) records(ctx context.Context) ([]coordinationv1.Lease, error) {
 	list, err := w.cp.Client().CoordinationV1().Leases("sentinel-gate").List(ctx, metav1.ListOptions{LabelSelector: record.Label})
@@ -49,7 +52,7 @@ func (w *world) blocked(ctx context.Context, steps string) error {
 	var problems []error
 	waiting := 0
 	for _, r := range records {
-		state, blocking := r.Annotations["sentinel-gate.io/state"], r.Annotations["sentinel-gate.io/blocking"]
+		state, blocking := r.Annotations[stateOf], r.Annotations["sentinel-gate.io/blocking"]
 		if state == "Idle" {
 			continue
 		}
@@ -62,6 +65,17 @@ func (w *world) blocked(ctx context.Context, steps string) error {
 		problems = append(problems, fmt.Errorf("%d gates want to open", waiting))
 	}
 	return errors.Join(problems...)
+}
+
+// noneOpen returns nil if no gate is open.
+func (w *world) noneOpen(ctx context.Context) error {
+	records, err := w.records(ctx)
+	for _, r := range records {
+		if r.Annotations[stateOf] == "Open" {
+			err = errors.Join(err, fmt.Errorf("the gate of %s is open", r.Name))
+		}
+	}
+	return err
 }
 
 // lockIsFree returns nil if no node holds kured's lock.

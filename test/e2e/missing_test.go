@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -39,8 +38,8 @@ func missing() []string {
 	if len(install) > 0 {
 		list = append(list, "Debian: apt-get install "+strings.Join(install, " "))
 	}
-	if _, err := os.Stat("/proc/self/ns/cgroup"); err != nil {
-		list = append(list, fmt.Sprintf("the kernel has no control groups: %v", err))
+	if _, err := hierarchies(); err != nil {
+		list = append(list, err.Error())
 	}
 	return list
 }

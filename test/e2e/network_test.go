@@ -74,6 +74,8 @@ func forward(ctx context.Context, client net.Conn, apiServer string) {
 // attach gives the node with this process a network card on the bridge.
 func (n *node) attach(pid int) error {
 	outer := "sg-" + n.name
+	// The kernel takes its time to remove the card of the last boot.
+	_ = ip("link delete %s", outer)
 	return errors.Join(
 		ip("link add %s type veth peer name eth0 netns %d", outer, pid),
 		ip("link set %s master %s up", outer, bridge),

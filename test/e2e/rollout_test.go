@@ -29,6 +29,7 @@ func TestRolloutOneByOne(t *testing.T) {
 	w := newWorld(ctx, t)
 	w.must(w.installGate(ctx, soak))
 	w.must(w.installKured(ctx, gatedSentinel))
+	w.must(w.poll(ctx, func() error { return errors.Join(w.confined(), w.wired()) }))
 	began := time.Now()
 	before, err := w.bootedAt(ctx)
 	w.must(err)
@@ -88,7 +89,7 @@ func TestRolloutStopsAtBrokenNode(t *testing.T) {
 		if n := len(w.history.reboots()); n != 1 {
 			return fmt.Errorf("%d nodes have rebooted", n)
 		}
-		return errors.Join(w.history.ready(len(w.nodes)), w.blocked(ctx, "cni"))
+		return w.noneOpen(ctx)
 	}))
 	t.Logf("only %s was lost", w.history.reboots()[0].node)
 }

@@ -123,8 +123,10 @@ func (w *world) show() {
 		// The test's own context may have ended.
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		out, _ := w.cp.Kubectl(ctx, w.cp.Kubeconfig(), "get", "nodes,pods", "-A", "-o", "wide").CombinedOutput()
-		w.t.Logf("%s", out)
+		for _, args := range [][]string{{"nodes,pods", "-A", "-o", "wide"}, {"leases", "-n", "sentinel-gate", "-o", "yaml"}} {
+			out, _ := w.cp.Kubectl(ctx, w.cp.Kubeconfig(), append([]string{"get"}, args...)...).CombinedOutput()
+			w.t.Logf("%s", out)
+		}
 	}
 }
 

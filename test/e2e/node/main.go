@@ -62,7 +62,7 @@ func (n *node) run() error {
 		return err
 	}
 	log.Print("starting containerd")
-	containerd, err := n.start("containerd", "/usr/bin/containerd", "--config", filepath.Join(n.dir, "containerd.toml"))
+	containerd, err := n.start("containerd", "--config", filepath.Join(n.dir, "containerd.toml"))
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (n *node) run() error {
 	log.Print("starting the kubelet")
 	ip, _, _ := strings.Cut(n.address, "/")
 	// Without its address it asks a DNS that is not there, and waits.
-	kubelet, err := n.start("kubelet", n.kubelet, "--config", filepath.Join(n.dir, "kubelet.yaml"),
+	kubelet, err := n.start(n.kubelet, "--config", filepath.Join(n.dir, "kubelet.yaml"),
 		"--kubeconfig", filepath.Join(n.dir, "kubelet.kubeconfig"), "--hostname-override", n.name, "--node-ip", ip)
 	if err != nil {
 		return err
@@ -146,7 +146,12 @@ func (n *node) importImages() error {
 }
 
 // start starts a server with a log of its own, and returns its process id.
-func (n *node) start(name, binary string, args ...string) (int, error) {
+func (n *node) start(program string, args ...string) (int, error) {
+	name := filepath.Base(program)
+	binary, err := exec.LookPath(program)
+	if err != nil {
+		return 0, err
+	}
 	file, err := os.OpenFile(filepath.Join("/var/log", name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return 0, err
