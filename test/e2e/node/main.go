@@ -58,7 +58,11 @@ func (n *node) run() error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, reboot)
 	log.Print("booting")
-	if err := errors.Join(syscall.Sethostname([]byte(n.name)), n.makeRoot(), n.connect()); err != nil {
+	started := time.Now()
+	if err := errors.Join(syscall.Sethostname([]byte(n.name)), n.makeRoot()); err != nil {
+		return err
+	}
+	if err := n.connect(); err != nil {
 		return err
 	}
 	log.Print("starting containerd")
@@ -82,7 +86,7 @@ func (n *node) run() error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- reap(map[int]string{containerd: "containerd", kubelet: "kubelet"}) }()
-	for started, tick := time.Now(), time.Tick(time.Second); ; {
+	for tick := time.Tick(time.Second); ; {
 		select {
 		case <-signals:
 			log.Print("rebooting")
