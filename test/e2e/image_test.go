@@ -3,6 +3,7 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -150,24 +151,32 @@ func nameOf(archive string) (string, error) {
 // in bin, and returns the name of kured's. That is our own stand-in, unless
 // KURED_IMAGE names the archive of an image of kured, or KURED_BIN a static kured.
 func makeImages(bin, dir string) (kured string, err error) {
-	pods := image{
-		name: podsName, entrypoint: "/pause", files: map[string]string{"/pods": bin + "/pods"},
-		links: map[string]string{"/pause": "pods", "/flanneld": "pods", "/chown": "pods"},
+	images := []image{
+		{
+			name: gateName, entrypoint: "/sentinel-gate", user: "9817:9817",
+			files: map[string]string{"/sentinel-gate": bin + "/sentinel-gate"},
+		},
+		{
+			name: podsName, entrypoint: "/pause", files: map[string]string{"/pods": bin + "/pods"},
+			links: map[string]string{"/pause": "pods", "/flanneld": "pods", "/chown": "pods"},
+		},
 	}
-	gate := image{name: gateName, entrypoint: "/sentinel-gate", user: "9817:9817", files: map[string]string{"/sentinel-gate": bin + "/sentinel-gate"}}
 	kured = kuredName + ":" + tag
-	archive := dir + "/kured.tar"
-	binary := os.Getenv("KURED_BIN")
-	switch given := os.Getenv("KURED_IMAGE"); {
-	case given != "":
-		if kured, err = nameOf(given); err == nil {
-			err = copyFile(given, archive)
+	if archive := os.Getenv("KURED_IMAGE"); archive != "" {
+		if kured, err = nameOf(archive); err != nil {
+			return "", err
 		}
-	default:
-		if binary == "" {
-			binary = bin + "/pods"
+		if err := copyFile(archive, dir+"/kured.tar"); err != nil {
+			return "", err
 		}
-		err = image{name: kuredName, entrypoint: "/usr/bin/kured", files: map[string]string{"/usr/bin/kured": binary}}.write(archive)
+	} else {
+		binary := cmp.Or(os.Getenv("KURED_BIN"), bin+"/pods")
+		images = append(images, image{name: kuredName, entrypoint: "/usr/bin/kured", files: map[string]string{"/usr/bin/kured": binary}})
 	}
-	return kured, errors.Join(err, pods.write(dir+"/pods.tar"), gate.write(dir+"/gate.tar"))
+	for _, i := range images {
+		if err := i.write(dir + "/" + i.name + ".tar"); err != nil {
+			return "", err
+		}
+	}
+	return kured, nil
 }

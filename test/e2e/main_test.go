@@ -35,21 +35,20 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	run := func() (int, error) { return m.Run(), nil }
-	switch {
-	case os.Getenv(part) == "keeper":
-		run = keep
-	case os.Getenv(part) == "tests":
-		run = func() (int, error) {
-			if err := isolate(); err != nil {
-				return 1, err
-			}
-			return m.Run(), nil
+	status, err := 0, error(nil)
+	switch role := os.Getenv(part); {
+	case role == "keeper":
+		status, err = keep()
+	case role == "" && len(missing()) == 0:
+		status, err = startKeeper()
+	default:
+		if role == "tests" {
+			err = isolate()
 		}
-	case len(missing()) == 0:
-		run = startKeeper
+		if err == nil {
+			status = m.Run()
+		}
 	}
-	status, err := run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		status = 1
@@ -78,8 +77,9 @@ func keep() (status int, err error) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		stop()
 	}()
-	// What is left to say goes nowhere when the test is dead.
-	signal.Ignore(syscall.SIGPIPE)
+	// What is left to say goes nowhere when the test is dead. Not ignored, for
+	// that is inherited by all that is started here.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	dir, err := os.MkdirTemp("", "sentinel-gate-e2e-")
 	if err != nil {
 		return 0, err
