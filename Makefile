@@ -8,7 +8,7 @@ MODULES  = . .ci/tools test/alertmanager/server test/controlplane/server test/co
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/sentinel-gate
@@ -24,6 +24,11 @@ demo: ## watch a gate live through a minute, on a real API server
 test: lint ## everything: lint, unit tests, and tests against a real control plane
 	go run ./test/servers
 	go test -race -count=1 -timeout 30m ./...
+
+.PHONY: e2e
+e2e: ## a rollout from end to end: three real nodes and a kured (root; about 10 minutes)
+	@# With -v it says why it skips, and what it measured.
+	SENTINEL_GATE_E2E=1 go test -v -count=1 -timeout 60m ./test/e2e
 
 .PHONY: lint
 lint: ## vet, golangci-lint, govulncheck, shellcheck, formatting, tidy modules

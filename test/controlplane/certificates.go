@@ -120,9 +120,22 @@ func (cp *ControlPlane) configure() error {
 	return err
 }
 
+// WriteKubeletKubeconfig writes a kubeconfig with which a node's kubelet reaches the API server at a URL. It says who it
+// is as the administrator may: the API server treats it as that node all the same.
+func (cp *ControlPlane) WriteKubeletKubeconfig(path, server, node string) error {
+	return cp.writeKubeconfigFor(server, path, "", &api.AuthInfo{
+		ClientCertificate: cp.path("admin.crt"), ClientKey: cp.path("admin.key"),
+		Impersonate: "system:node:" + node, ImpersonateGroups: []string{"system:nodes", "system:authenticated"},
+	})
+}
+
 func (cp *ControlPlane) writeKubeconfig(path, namespace string, user *api.AuthInfo) error {
+	return cp.writeKubeconfigFor(cp.URL(), path, namespace, user)
+}
+
+func (cp *ControlPlane) writeKubeconfigFor(server, path, namespace string, user *api.AuthInfo) error {
 	kubeconfig := api.NewConfig()
-	kubeconfig.Clusters["test"] = &api.Cluster{Server: cp.URL(), CertificateAuthority: cp.CAFile()}
+	kubeconfig.Clusters["test"] = &api.Cluster{Server: server, CertificateAuthority: cp.CAFile()}
 	kubeconfig.AuthInfos["test"] = user
 	kubeconfig.Contexts["test"] = &api.Context{Cluster: "test", AuthInfo: "test", Namespace: namespace}
 	kubeconfig.CurrentContext = "test"

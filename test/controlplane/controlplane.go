@@ -46,6 +46,8 @@ type Options struct {
 	Oldest bool
 	// Audit records every request, for Requests.
 	Audit bool
+	// Kubelets are real: they need pods with tokens, and nodes that nothing is put on before they are Ready.
+	Kubelets bool
 }
 
 // ControlPlane is a running control plane. Its methods may be used concurrently, except those that start and stop.
@@ -67,21 +69,29 @@ type ControlPlane struct {
 	others    []*Process
 }
 
+// module is where the version of Kubernetes is pinned, of all but the oldest API server.
+const module = "test/controlplane/server"
+
 // ServerBinary builds the control plane, or finds it built, and returns its path.
 func ServerBinary(ctx context.Context, progress io.Writer) (string, error) {
-	return binary(ctx, progress, build.Target{Title: "test control plane", Module: "test/controlplane/server", Package: ".", Name: "controlplane"})
+	return binaryOf(ctx, progress, build.Target{Title: "test control plane", Module: module, Package: ".", Name: "controlplane"})
 }
 
 // OldestAPIServerBinary builds the API server of the oldest minor of Kubernetes that the product supports, or finds it
 // built, and returns its path.
 func OldestAPIServerBinary(ctx context.Context, progress io.Writer) (string, error) {
-	return binary(ctx, progress, build.Target{
+	return binaryOf(ctx, progress, build.Target{
 		Title: "oldest API server", Module: "test/controlplane/oldest", Package: "k8s.io/kubernetes/cmd/kube-apiserver", Name: "oldest-kube-apiserver",
 	})
 }
 
-// binary builds a target that is, or contains, an API server.
-func binary(ctx context.Context, progress io.Writer, target build.Target) (string, error) {
+// KubeletBinary builds the kubelet of the same version as the control plane, or finds it built, and returns its path.
+func KubeletBinary(ctx context.Context, progress io.Writer) (string, error) {
+	return binaryOf(ctx, progress, build.Target{Title: "kubelet", Module: module, Package: "k8s.io/kubernetes/cmd/kubelet"})
+}
+
+// binaryOf builds a target that is, or contains, an API server.
+func binaryOf(ctx context.Context, progress io.Writer, target build.Target) (string, error) {
 	root, err := build.Root()
 	if err != nil {
 		return "", err
@@ -196,9 +206,11 @@ func (cp *ControlPlane) StartAPIServer(ctx context.Context) error {
 		"--service-account-key-file=" + cp.path("service-account.key"),
 		"--service-account-signing-key-file=" + cp.path("service-account.key"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+	}
+	if !cp.options.Kubelets {
 		// ServiceAccount refuses pods until a controller has made their account. TaintNodesByCondition taints each new
 		// node until a controller has looked at it. Mostly no controller runs.
-		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
+		flags = append(flags, "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition")
 	}
 	if cp.options.Audit {
 		audit, err := cp.auditFlags()

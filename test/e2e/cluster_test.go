@@ -1,0 +1,91 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/record"
+)
+
+// stateOf is Idle, Closed or Open.
+const stateOf = "sentinel-gate.io/state"
+
+// records returns what each node's gate wrote of it.
+func (w *world) records(ctx context.Context) ([]coordinationv1.Lease, error) {
+	list, err := w.cp.Client().CoordinationV1().Leases("sentinel-gate").List(ctx, metav1.ListOptions{LabelSelector: record.Label})
+	if err != nil {
+		return nil, err
+	}
+	if len(list.Items) != len(w.nodes) {
+		return nil, fmt.Errorf("%d of %d nodes have a record", len(list.Items), len(w.nodes))
+	}
+	return list.Items, nil
+}
+
+// bootedAt returns when each node last booted, by the API server's clock.
+func (w *world) bootedAt(ctx context.Context) (map[string]time.Time, error) {
+	records, err := w.records(ctx)
+	if err != nil {
+		return nil, err
+	}
+	at := map[string]time.Time{}
+	for _, r := range records {
+		if at[r.Name], err = time.Parse(time.RFC3339, r.Annotations["sentinel-gate.io/booted-at"]); err != nil {
+			return nil, fmt.Errorf("reading the record of %s: %w", r.Name, err)
+		}
+	}
+	return at, nil
+}
+
+// blocked returns nil if just these steps hold every gate closed that wants to
+// open; "" is for no gate wants to.
+func (w *world) blocked(ctx context.Context, steps string) error {
+	records, err := w.records(ctx)
+	if err != nil {
+		return err
+	}
+	var problems []error
+	waiting := 0
+	for _, r := range records {
+		state, blocking := r.Annotations[stateOf], r.Annotations["sentinel-gate.io/blocking"]
+		if state == "Idle" {
+			continue
+		}
+		waiting++
+		if state != "Closed" || blocking != steps {
+			problems = append(problems, fmt.Errorf("the gate of %s is %s, blocked by %q", r.Name, state, blocking))
+		}
+	}
+	if (waiting == 0) != (steps == "") {
+		problems = append(problems, fmt.Errorf("%d gates want to open", waiting))
+	}
+	return errors.Join(problems...)
+}
+
+// noneOpen returns nil if no gate is open.
+func (w *world) noneOpen(ctx context.Context) error {
+	records, err := w.records(ctx)
+	for _, r := range records {
+		if r.Annotations[stateOf] == "Open" {
+			err = errors.Join(err, fmt.Errorf("the gate of %s is open", r.Name))
+		}
+	}
+	return err
+}
+
+// lockIsFree returns nil if no node holds kured's lock.
+func (w *world) lockIsFree(ctx context.Context) error {
+	set, err := w.cp.Client().AppsV1().DaemonSets("kube-system").Get(ctx, "kured", metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if holder, held := set.Annotations["weave.works/kured-node-lock"]; held {
+		return fmt.Errorf("kured's lock is held: %s", holder)
+	}
+	return nil
+}

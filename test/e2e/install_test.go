@@ -1,0 +1,91 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"text/template"
+	"time"
+
+	"github.com/sentinel-gate/sentinel-gate/test/build"
+)
+
+//go:embed testdata
+var testdata embed.FS
+
+// render fills in a file of testdata.
+func render(name string, values any) ([]byte, error) {
+	t, err := template.New(path.Base(name)).Option("missingkey=error").ParseFS(testdata, path.Join("testdata", name))
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	err = t.Execute(&b, values)
+	return b.Bytes(), err
+}
+
+func renderTo(file, name string, values any) error {
+	content, err := render(name, values)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, content, 0o644)
+}
+
+// installGate installs the project's own manifests as docs/install.md says: with
+// an overlay that has the configuration and the names of the images. This is the
+// only place that knows how the gate is installed.
+func (w *world) installGate(ctx context.Context, soak time.Duration) error {
+	root, err := build.Root()
+	if err != nil {
+		return err
+	}
+	overlay := filepath.Join(w.dir, "overlay")
+	// kustomize takes no absolute path.
+	deploy, err := filepath.Rel(overlay, filepath.Join(root, "deploy"))
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(overlay, 0o755); err != nil {
+		return err
+	}
+	values := map[string]string{"Deploy": deploy, "GateName": gateName, "PodsName": podsName, "Tag": tag, "Soak": soak.String()}
+	for _, name := range []string{"kustomization.yaml", "config.yaml"} {
+		if err := renderTo(filepath.Join(overlay, name), "overlay/"+name, values); err != nil {
+			return err
+		}
+	}
+	if out, err := w.cp.Kubectl(ctx, w.cp.Kubeconfig(), "apply", "-k", overlay).CombinedOutput(); err != nil {
+		return fmt.Errorf("installing the gate: %w\n%s", err, out)
+	}
+	return w.awaitDaemonSet(ctx, "sentinel-gate", "sentinel-gate")
+}
+
+// installKured points kured at a sentinel, given as a path of the host.
+func (w *world) installKured(ctx context.Context, sentinel string) error {
+	manifest, err := render("kured.yaml", map[string]string{
+		"KuredImage": w.kured, "SentinelDirectory": path.Dir(sentinel), "SentinelName": path.Base(sentinel),
+	})
+	if err != nil {
+		return err
+	}
+	if err := w.cp.Apply(ctx, manifest); err != nil {
+		return fmt.Errorf("installing kured: %w", err)
+	}
+	return w.awaitDaemonSet(ctx, "kube-system", "kured")
+}
+
+func (w *world) installCNI(ctx context.Context) error {
+	manifest, err := render("flannel.yaml", map[string]string{"PodsImage": podsName + ":" + tag})
+	if err != nil {
+		return err
+	}
+	if err := w.cp.Apply(ctx, manifest); err != nil {
+		return fmt.Errorf("installing the CNI: %w", err)
+	}
+	return w.awaitDaemonSet(ctx, "kube-flannel", "kube-flannel-ds")
+}
