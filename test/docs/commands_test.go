@@ -151,6 +151,7 @@ func TestSyntaxOfCommands(t *testing.T) {
 
 // The commands within sentences and tables have flags that there are.
 func TestCommandsInSentences(t *testing.T) {
+	ctx := testContext(t)
 	for name, path := range map[string]string{kubectlVariable: binaries.kubectl, helmVariable: binaries.helm, gateVariable: binaries.gate} {
 		t.Setenv(name, path)
 	}
@@ -164,11 +165,11 @@ func TestCommandsInSentences(t *testing.T) {
 			var err error
 			switch words[0] {
 			case "kubectl":
-				err = kubectlFlags(words[1:])
+				err = kubectlFlags(ctx, words[1:])
 			case "helm":
-				err = helmFlags(words[1:])
+				err = helmFlags(ctx, words[1:])
 			case "sentinel-gate":
-				err = gateFlags(words[1:])
+				err = gateFlags(ctx, words[1:])
 			default:
 				continue
 			}

@@ -5,7 +5,7 @@
 //	sh fresh         the same, in a cluster of its own
 //	sh cluster       needs nodes that run pods: what needs a kubelet is checked and not run, the rest is run
 //	sh network       needs a registry or a chart repository: what goes there is checked and not run
-//	sh node          is for a node: every command must be one that a node has
+//	sh node          is for a node, or a tool of its cloud: nothing is run, and every command must be a known one
 //	sh elsewhere     is run by another test; what it names must exist
 //	yaml             a GateConfiguration, which a test of cmd/sentinel-gate loads
 //	yaml values      values of the chart, which is rendered with them

@@ -2,6 +2,7 @@ package docs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -40,21 +41,21 @@ func standIn() (status int, is bool) {
 	if os.Getenv(kubectlVariable) == "" {
 		return 0, false
 	}
-	if err := command(filepath.Base(os.Args[0]), os.Args[1:]); err != nil {
+	if err := command(context.Background(), filepath.Base(os.Args[0]), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1, true
 	}
 	return 0, true
 }
 
-func command(name string, args []string) error {
+func command(ctx context.Context, name string, args []string) error {
 	needs := os.Getenv(needsVariable)
 	switch name {
 	case "kubectl":
 		if needs == "" || needs == "fresh" || !needsKubelet(args) {
 			return become(os.Getenv(kubectlVariable), append([]string{"kubectl"}, args...))
 		}
-		if err := kubectlFlags(args); err != nil {
+		if err := kubectlFlags(ctx, args); err != nil {
 			return err
 		}
 		if slices.Contains(args, "logs") {
@@ -65,7 +66,7 @@ func command(name string, args []string) error {
 		return nil
 	case "helm":
 		if needs == "network" && (args[0] == "repo" || slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "kubereboot/") })) {
-			return errors.Join(helmFlags(args), filesExist(args))
+			return errors.Join(helmFlags(ctx, args), filesExist(args))
 		}
 		return become(os.Getenv(helmVariable), args)
 	case "sentinel-gate":
@@ -142,12 +143,12 @@ func needsKubelet(args []string) bool {
 
 // kubectlFlags asks kubectl for help with the command: it refuses flags and subcommands that it does not have. So does
 // the gate, where it is the command in a pod.
-func kubectlFlags(args []string) error {
+func kubectlFlags(ctx context.Context, args []string) error {
 	args, inside := slices.Clone(args), []string(nil)
 	if i := slices.Index(args, "--"); i >= 0 {
 		args, inside = args[:i], args[i+1:]
 	}
-	out, err := exec.Command(os.Getenv(kubectlVariable), append(append([]string{"kubectl"}, args...), "--help")...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, os.Getenv(kubectlVariable), append(append([]string{"kubectl"}, args...), "--help")...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out)
 	}
@@ -156,20 +157,20 @@ func kubectlFlags(args []string) error {
 		return fmt.Errorf("kubectl has no such command: %s", strings.Join(args, " "))
 	}
 	if len(inside) > 0 && inside[0] == "sentinel-gate" {
-		return gateFlags(inside[1:])
+		return gateFlags(ctx, inside[1:])
 	}
 	return nil
 }
 
-func gateFlags(args []string) error {
-	if out, err := exec.Command(os.Getenv(gateVariable), append(slices.Clone(args), "--help")...).CombinedOutput(); err != nil {
+func gateFlags(ctx context.Context, args []string) error {
+	if out, err := exec.CommandContext(ctx, os.Getenv(gateVariable), append(slices.Clone(args), "--help")...).CombinedOutput(); err != nil {
 		return fmt.Errorf("sentinel-gate %s: %w: %s", strings.Join(args, " "), err, out)
 	}
 	return nil
 }
 
-func helmFlags(args []string) error {
-	out, err := exec.Command(os.Getenv(helmVariable), append(slices.Clone(args), "--help")...).CombinedOutput()
+func helmFlags(ctx context.Context, args []string) error {
+	out, err := exec.CommandContext(ctx, os.Getenv(helmVariable), append(slices.Clone(args), "--help")...).CombinedOutput()
 	if err == nil && !regexp.MustCompile(`(?m)^  helm `+args[0]).Match(out) {
 		err = errors.New("no such command")
 	}
