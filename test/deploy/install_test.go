@@ -14,7 +14,7 @@ import (
 // The overlay of docs/install.md does what the page says of it.
 func TestDocumentedOverlay(t *testing.T) {
 	page := string(read(t, "docs/install.md"))
-	overlay := regexp.MustCompile("(?s)```text\n(apiVersion: kustomize.*?)```").FindStringSubmatch(page)
+	overlay := regexp.MustCompile("(?s)```yaml file overlay/kustomization.yaml\n(.*?)```").FindStringSubmatch(page)
 	configuration := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(page)
 	if overlay == nil || configuration == nil {
 		t.Fatal("docs/install.md has no overlay, or no configuration")

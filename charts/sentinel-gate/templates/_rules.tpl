@@ -1,3 +1,9 @@
+{{- /* Whether the gates take part in the turn: not empty. */ -}}
+{{- define "sentinel-gate.turn" -}}
+{{- $turn := .Values.config.turn | default dict -}}
+{{- if not (hasKey $turn "enabled") -}}true{{- else if $turn.enabled -}}true{{- end -}}
+{{- end -}}
+
 {{- /* What the configured steps need to read, and no more: as sentinel-gate --print-rbac says. */ -}}
 {{- define "sentinel-gate.rules" -}}
 {{- $types := .Files.Get "files/permissions.yaml" | fromYaml -}}
@@ -19,6 +25,11 @@
 {{- $key := printf "%s/%s" (first $rule.apiGroups) $resource -}}
 {{- $_ := set $verbs $key (concat (get $verbs $key | default list) $rule.verbs | uniq | sortAlpha) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if include "sentinel-gate.turn" . -}}
+{{- range $key := list "/nodes" "apps/daemonsets" -}}
+{{- $_ := set $verbs $key (concat (get $verbs $key | default list) (list "list") | uniq | sortAlpha) -}}
 {{- end -}}
 {{- end -}}
 {{- if not $verbs }} []{{ end -}}
