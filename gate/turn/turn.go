@@ -493,6 +493,7 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 
 func (t *Turn) failed(err error) error {
 	t.problem = err
+	t.publish()
 	return err
 }
 

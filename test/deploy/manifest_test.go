@@ -35,7 +35,7 @@ func TestShippedObjects(t *testing.T) {
 		"configmap/sentinel-gate-HASH",
 		"validatingadmissionpolicy.admissionregistration.k8s.io/sentinel-gate",
 		"validatingadmissionpolicybinding.admissionregistration.k8s.io/sentinel-gate",
-		"daemonset.apps/sentinel-gate",
+		"daemonset.apps/sentinel-gate", "lease.coordination.k8s.io/sentinel-gate-turn",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("there are\n%s\nand should be\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 )
 
@@ -171,6 +172,7 @@ func TestTokenCannotWriteForAnotherNode(t *testing.T) {
 	if _, err := c.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("to update the record of another node: %v", err)
 	}
+	turnIsShared(ctx, t, c)
 	// A token that was requested by hand names no node.
 	unbound, err := cp.ServiceAccountKubeconfig(ctx, namespace, account)
 	if err != nil {
@@ -178,6 +180,49 @@ func TestTokenCannotWriteForAnotherNode(t *testing.T) {
 	}
 	if err := create(client(t, unbound), own.Spec.NodeName); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "this token names none") {
 		t.Errorf("with a token without a node: %v", err)
+	}
+}
+
+// turnIsShared: every gate writes the turn, but none what people write in it.
+func turnIsShared(ctx context.Context, t *testing.T, gate kubernetes.Interface) {
+	t.Helper()
+	leases := cp.Client().CoordinationV1().Leases(namespace)
+	change := func(c kubernetes.Interface, key, value string) error {
+		lease, err := leases.Get(ctx, turn.LeaseName, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lease.Annotations == nil {
+			lease.Annotations = map[string]string{}
+		}
+		lease.Annotations[key] = value
+		if value == "" {
+			delete(lease.Annotations, key)
+		}
+		_, err = c.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{})
+		return err
+	}
+	if err := change(gate, "sentinel-gate.io/turn-waiting", "3"); err != nil {
+		t.Errorf("to write the turn: %v", err)
+	}
+	if err := change(cp.Client(), turn.HaltKey, "a person's"); err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range map[string]string{
+		turn.HaltKey: "", turn.ReleaseKey: "1", turn.HoldPrefix + "n1": "no", turn.OverridePrefix + "soak": "2100-01-01T00:00:00Z no",
+	} {
+		if err := change(gate, key, value); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "are for people to write") {
+			t.Errorf("to write %s=%q: %v", key, value, err)
+		}
+	}
+	if err := gate.CoordinationV1().Leases(namespace).Delete(ctx, turn.LeaseName, metav1.DeleteOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("to delete the turn: %v", err)
+	}
+	if err := change(cp.Client(), turn.HaltKey, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := change(cp.Client(), "sentinel-gate.io/turn-waiting", ""); err != nil {
+		t.Fatal(err)
 	}
 }
 
