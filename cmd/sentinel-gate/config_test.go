@@ -48,7 +48,7 @@ func options(typeName, text string) string {
 func TestF21BadConfigurations(t *testing.T) {
 	types := strings.Join(checks.Types(), ", ")
 	const (
-		top      = "apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout"
+		top      = "apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout, turn"
 		name     = "name: want lower-case letters, digits and hyphens, at most 63, not "
 		noChecks = "checks: want at least one: a gate without checks would let every reboot through"
 		presets  = "antrea, aws-node, azure, calico, canal, cilium, flannel, kindnet, kube-router, ovn-kubernetes, weave"

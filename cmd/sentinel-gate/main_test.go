@@ -76,7 +76,7 @@ func TestCheckConfig(t *testing.T) {
 	}
 	wantOutput(t, "stdout", stdout, "")
 	wantOutput(t, "stderr", stderr, "sentinel-gate: "+bad+`:
-unknown field "intervall": want one of apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout
+unknown field "intervall": want one of apiVersion, checks, interval, kind, maxAge, sentinel, stabilize, timeout, turn
 checks: want at least one: a gate without checks would let every reboot through
 `)
 

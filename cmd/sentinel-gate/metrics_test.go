@@ -19,7 +19,8 @@ import (
 func TestEveryMetricIsDocumented(t *testing.T) {
 	registry := newRegistry(&record.Writer{})
 	gate.NewMetrics(registry).Tell(gate.Status{
-		State: gate.Closed,
+		TurnOn: true,
+		State:  gate.Closed,
 		Decision: gate.Decision{Began: time.Now(), Outcomes: gate.Outcomes{
 			{Name: "a", Type: "nodesReady", Verdict: gate.Fail, Reason: "NodesNotReady", Seconds: 1, Since: time.Now()},
 		}},

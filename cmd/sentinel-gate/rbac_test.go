@@ -44,6 +44,12 @@ rules:
 - apiGroups:
   - apps
   resources:
+  - daemonsets
+  verbs:
+  - list
+- apiGroups:
+  - apps
+  resources:
   - statefulsets
   verbs:
   - list
@@ -58,7 +64,7 @@ rules:
 	if exit != exitOK || role != want || stderr != "" {
 		t.Errorf("exit %d, stderr %q\n%s", exit, stderr, stdout)
 	}
-	nothing := write(t, filepath.Join(t.TempDir(), "config.yaml"), header+"checks: [{name: freeze, type: http, options: {url: 'http://freeze'}, nodeSelector: a=b}]\n")
+	nothing := write(t, filepath.Join(t.TempDir(), "config.yaml"), header+"turn: {enabled: false}\nchecks: [{name: freeze, type: http, options: {url: 'http://freeze'}, nodeSelector: a=b}]\n")
 	if _, stdout, _ := command(t.Context(), "--print-rbac", "--config", nothing); !strings.HasSuffix(stdout, "rules:\n- apiGroups:\n  - \"\"\n  resources:\n  - nodes\n  verbs:\n  - list\n") {
 		t.Errorf("a step that asks nobody but for its node:\n%s", stdout)
 	}

@@ -34,7 +34,7 @@ func TestOpensWhenAllIsWell(t *testing.T) {
 	if got := strings.Join(opened.Packages, " "); got != "libc6 linux-image-6.12.0" {
 		t.Errorf("packages: %q", got)
 	}
-	if opened.RawSince == nil || opened.Turn != "off" || opened.Previous != "Closed" || len(opened.Blocking) != 0 {
+	if opened.RawSince == nil || opened.Turn != "open n1" || opened.Previous != "Closed" || len(opened.Blocking) != 0 {
 		t.Errorf("the line of the opening: %s", opened.Text)
 	}
 	w.poll("the record says Open", func() bool { return w.readRecord("n1").State == "Open" })
@@ -62,7 +62,7 @@ func TestF01ErrorsHoldClosed(t *testing.T) {
 		} {
 			t.Run(lost.resource, func(t *testing.T) {
 				w := newWorld(t)
-				d := w.start()
+				d := w.start(alone)
 				w.must(w.host.RequireReboot())
 				w.open(d, 0)
 				mark := d.Lines()
@@ -86,7 +86,7 @@ func TestF01ErrorsHoldClosed(t *testing.T) {
 		never := w.neverOpens()
 		defer never()
 		w.must(w.host.RequireReboot())
-		d := w.start(func(o *daemon.Options) { o.Kubeconfig = path })
+		d := w.start(alone, func(o *daemon.Options) { o.Kubeconfig = path })
 		step := w.closedBy(d, 0, "nodes", "Unknown", "Error")
 		if !strings.Contains(step.Message, "listing nodes") || !strings.Contains(step.Message, "Unauthorized") {
 			t.Errorf("message: %s", step.Message)
@@ -94,7 +94,7 @@ func TestF01ErrorsHoldClosed(t *testing.T) {
 	})
 	t.Run("refused", func(t *testing.T) {
 		w := newWorld(t)
-		d := w.start()
+		d := w.start(alone)
 		w.await(d, 0, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" })
 		cp.StopAPIServer()
 		defer func() { w.must(cp.StartAPIServer(w.ctx)) }()
@@ -109,7 +109,7 @@ func TestF01ErrorsHoldClosed(t *testing.T) {
 	})
 	t.Run("timeout", func(t *testing.T) {
 		w := newWorld(t)
-		d := w.start()
+		d := w.start(alone)
 		w.await(d, 0, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" })
 		w.must(cp.PauseAPIServer())
 		defer func() { w.must(cp.ResumeAPIServer()) }()
@@ -408,7 +408,7 @@ func TestF32TimeIsTheAPIServers(t *testing.T) {
 		never := w.neverOpens()
 		defer never()
 		path := shiftedDate(w, noDate)
-		d := w.start(func(o *daemon.Options) { o.Kubeconfig = path })
+		d := w.start(alone, func(o *daemon.Options) { o.Kubeconfig = path })
 		for _, step := range []string{"nodes", "soak"} {
 			if s := w.closedBy(d, 0, step, "Unknown", "Error"); !strings.Contains(s.Message, "Date") {
 				t.Errorf("%s: %s", step, s.Message)

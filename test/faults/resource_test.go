@@ -90,6 +90,6 @@ func TestF21ResourceNotServed(t *testing.T) {
 	w.must(w.host.RequireReboot())
 	cp.StopAPIServer()
 	defer func() { w.must(cp.StartAPIServer(w.ctx)) }()
-	d := w.start(unserved)
+	d := w.start(alone, unserved)
 	w.closedBy(d, 0, "widgets", "Unknown", "Error")
 }

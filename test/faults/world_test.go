@@ -26,7 +26,7 @@ import (
 
 const (
 	namespace = cluster.Namespace
-	deadline  = 20 * time.Second
+	deadline  = 3 * time.Minute
 )
 
 var (
@@ -127,6 +127,9 @@ const pipeline = `
 
 // quick makes the daemon decide in seconds what takes minutes.
 const quick = "interval: 400ms\nmaxAge: 3s\ntimeout: 1s\nstabilize: 500ms"
+
+// alone keeps the daemon out of the turn, which could not be read either.
+func alone(o *daemon.Options) { o.Settings += "\nturn: {enabled: false}" }
 
 // start starts the daemon of the first node.
 func (w *world) start(change ...func(*daemon.Options)) *daemon.Daemon {
