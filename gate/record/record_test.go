@@ -70,9 +70,9 @@ func TestPut(t *testing.T) {
 }
 
 // Equal records need not be written again, so what tells two apart must be
-// everything that is in them.
+// everything that is in them, but for the epoch, which rides along.
 func TestEqualSeesEveryField(t *testing.T) {
-	base := Record{Node: "n", BootID: "b", BootedAt: time.Unix(1, 0), PreviousBootID: "p", PendingSince: time.Unix(2, 0), State: "Closed", Blocking: []string{"x"}, ConfigHash: "h"}
+	base := Record{Node: "n", BootID: "b", BootedAt: time.Unix(1, 0), PreviousBootID: "p", PendingSince: time.Unix(2, 0), State: "Closed", Blocking: []string{"x"}, ConfigHash: "h", Tier: 1}
 	if !base.equal(base) {
 		t.Error("a record differs from itself")
 	}
@@ -80,6 +80,9 @@ func TestEqualSeesEveryField(t *testing.T) {
 		other := base
 		f := reflect.ValueOf(&other).Elem().Field(i)
 		f.SetZero()
+		if reflect.TypeFor[Record]().Field(i).Name == "TurnEpoch" {
+			continue
+		}
 		if base.equal(other) || other.equal(base) {
 			t.Errorf("two records differ in %s, and count as equal", reflect.TypeFor[Record]().Field(i).Name)
 		}

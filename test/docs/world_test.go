@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/test/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/daemon"
@@ -195,7 +196,9 @@ spec:
 		}
 		c, err := cluster.New(ctx, cp, 3)
 		if err == nil {
-			err = c.Record(ctx, c.Nodes[0], time.Now().Add(-cluster.BootedAgo))
+			err = errors.Join(c.Record(ctx, c.Nodes[0], time.Now().Add(-cluster.BootedAgo)),
+				// The chart makes it, and takes over none.
+				cp.Client().CoordinationV1().Leases(cluster.Namespace).Delete(ctx, turn.LeaseName, metav1.DeleteOptions{}))
 		}
 		if err != nil {
 			t.Fatal(err)
