@@ -22,13 +22,13 @@ type Config struct {
 	Interval time.Duration
 }
 
-// margin is added to MaxAge before it is taken for certain that a gate that
-// nobody can ask is closed.
-const margin = 30 * time.Second
-
 // gone is how long after it was released or its Node object was last seen a
-// holder's gate is surely closed.
-func (c Config) gone() time.Duration { return c.MaxAge + margin }
+// holder's gate is surely closed: MaxAge, and as much again for a request under
+// way, for times that are kept to the second, and for a node that is busy.
+func (c Config) gone() time.Duration { return 2 * c.MaxAge }
+
+// timeout bounds one request: well within what gone allows for it.
+func (c Config) timeout() time.Duration { return min(5*time.Second, c.MaxAge/2) }
 
 // silence is how long a holder may take to acknowledge its turn.
 func (c Config) silence() time.Duration { return max(5*c.Interval, 2*time.Minute) }

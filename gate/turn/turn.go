@@ -26,8 +26,6 @@ import (
 )
 
 const (
-	// timeout bounds one request.
-	timeout = 5 * time.Second
 	// spread is over how long those who wait are spread when the turn frees.
 	spread = 5 * time.Second
 	// checkEvery is how often, all who wait taken together, somebody looks at
@@ -305,7 +303,7 @@ func (t *Turn) findTier(ctx context.Context) error {
 	if t.tiered {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	nodes, err := t.Nodes.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, t.Config.Node).String()})
 	if err == nil && len(nodes.Items) == 0 {
@@ -347,7 +345,7 @@ func (t *Turn) look(ctx context.Context) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	ctx, reading := clock.Read(ctx)
 	asked := time.Now()
@@ -372,7 +370,7 @@ func (t *Turn) look(ctx context.Context) error {
 
 // begin reads from the node's own record which epoch its gate has seen.
 func (t *Turn) begin(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	lease, err := t.Leases.Get(ctx, t.Config.Node, metav1.GetOptions{})
 	switch {
@@ -539,7 +537,7 @@ func (t *Turn) drawn() bool {
 // observe looks at the holder: its Node object, its record, and where it is this
 // node, kured's lock.
 func (t *Turn) observe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	name := t.state.Holder
 	nodes, err := t.Nodes.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
@@ -596,7 +594,7 @@ func (t *Turn) lock(ctx context.Context) (known, named bool) {
 
 // candidates lists the records of the nodes that wait.
 func (t *Turn) candidates(ctx context.Context) ([]Candidate, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	return List(ctx, t.Leases)
 }
@@ -624,7 +622,7 @@ func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Cand
 
 // write writes what was decided, if nobody has written meanwhile.
 func (t *Turn) write(ctx context.Context, d Decision) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	lease := t.lease.DeepCopy()
 	d.Write.Put(lease)
