@@ -301,7 +301,10 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	if l.Open {
 		return d
 	}
-	if wait := c.Settle - l.ClosedFor; wait > 0 {
+	// It was not open before it was permitted to be; what it was closed for then
+	// does not count.
+	closed := min(l.ClosedFor, seen.Now.Sub(s.Since))
+	if wait := c.Settle - closed; wait > 0 {
 		d.Again = wait
 		return d
 	}
@@ -317,7 +320,7 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 		return handed
 	default:
 		next := State{Phase: Granted, Holder: c.Node, BootID: c.BootID, Acknowledged: true, NotActedOn: s.NotActedOn, Next: s.Next, Waiting: s.Waiting}
-		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not have this node", l.ClosedFor.Round(time.Second))
+		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not have this node", closed.Round(time.Second))
 	}
 	return d
 }
