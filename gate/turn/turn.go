@@ -348,7 +348,6 @@ func (t *Turn) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	ctx, reading := clock.Read(ctx)
-	asked := time.Now()
 	lease, err := t.Leases.Get(ctx, LeaseName, metav1.GetOptions{})
 	if err == nil {
 		t.date, err = reading.Now()
@@ -363,7 +362,7 @@ func (t *Turn) look(ctx context.Context) error {
 		t.publish()
 		return t.problem
 	}
-	t.read = asked
+	t.read = time.Now() // after the answer was dated, so that now is never ahead
 	t.take(lease, nil)
 	return nil
 }
