@@ -24,7 +24,7 @@ func TestChaos(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	w := newWorld(ctx, t, *daemons, quick, cancel)
-	stop := w.live(ctx, *seed)
+	stop := w.live(ctx, *seed, true)
 	defer stop()
 
 	c := &chaos{world: w}
@@ -46,18 +46,22 @@ func TestChaos(t *testing.T) {
 		w.violation = "not everybody who waits got a turn"
 	}
 	violation := w.violation
-	slices.Sort(w.gaps)
-	t.Logf("seed %d: %d reboots, %d openings, %d looks at %d gated paths in %s (one in %s)", *seed, w.reboots, w.opened, w.passes, len(w.members),
-		time.Since(w.began).Round(time.Second), time.Since(w.began)/time.Duration(max(w.passes, 1)))
+	long := time.Since(w.began)
+	t.Logf("seed %d: %d reboots, %d openings, and %d looks at %d gated paths in %s (%s each); from the end of a soak to the next open gate, among the faults: %s",
+		*seed, w.reboots, w.opened, w.passes, len(w.members), long.Round(time.Second), (long / time.Duration(max(w.passes, 1))).Round(time.Microsecond), spreadOf(w.gaps))
 	w.mu.Unlock()
+	if *tell {
+		w.report()
+	}
 	if violation != "" {
 		w.report()
 		t.Fatalf("seed %d: %s", *seed, violation)
 	}
 }
 
-// live starts all nodes, their kureds, and whoever watches them; stop ends them.
-func (w *world) live(ctx context.Context, seed uint64) (stop func()) {
+// live starts all nodes, their kureds if they have them, and whoever watches
+// them; stop ends them.
+func (w *world) live(ctx context.Context, seed uint64, kureds bool) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	for i, m := range w.members {
@@ -65,7 +69,9 @@ func (w *world) live(ctx context.Context, seed uint64) (stop func()) {
 			return rand.New(rand.NewPCG(seed, of*1000+uint64(i))) //nolint:gosec // to be repeated
 		}
 		all.Go(func() { m.run(ctx, rng(1)) })
-		all.Go(func() { (&kured{member: m, rng: rng(2)}).run(ctx) })
+		if kureds {
+			all.Go(func() { (&kured{member: m, rng: rng(2), calm: *figures}).run(ctx) })
+		}
 	}
 	all.Go(func() { w.watch(ctx) })
 	all.Go(func() { w.heartbeats(ctx) })

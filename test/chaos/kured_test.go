@@ -22,11 +22,13 @@ var errLocked = errors.New("another node has kured's lock")
 type kured struct {
 	*member
 	rng *rand.Rand
+	// calm: it is neither late nor does it fail.
+	calm bool
 	// unsure: a write of the lock was not answered, and may still be carried out.
 	unsure bool
 }
 
-func (k *kured) chance(p float64) bool { return k.rng.Float64() < p }
+func (k *kured) chance(p float64) bool { return k.rng.Float64() < p && !k.calm }
 
 func (k *kured) upTo(d time.Duration) time.Duration {
 	return time.Duration(k.rng.Float64() * float64(d))
