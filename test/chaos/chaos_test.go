@@ -50,9 +50,6 @@ func TestChaos(t *testing.T) {
 	t.Logf("seed %d: %d reboots, %d openings, and %d looks at %d gated paths in %s (%s each); from the end of a soak to the next open gate, among the faults: %s",
 		*seed, w.reboots, w.opened, w.passes, len(w.members), long.Round(time.Second), (long / time.Duration(max(w.passes, 1))).Round(time.Microsecond), spreadOf(w.gaps))
 	w.mu.Unlock()
-	if *tell {
-		w.report()
-	}
 	if violation != "" {
 		w.report()
 		t.Fatalf("seed %d: %s", *seed, violation)
@@ -90,6 +87,9 @@ func (w *world) reach(ctx context.Context, patience time.Duration, f func() bool
 		w.mu.Lock()
 		done := f()
 		if w.reboots > reboots {
+			if w.reboots%10 == 0 {
+				w.t.Logf("%d reboots after %s", w.reboots, time.Since(w.began).Round(time.Second))
+			}
 			reboots, since = w.reboots, time.Now()
 		}
 		if !done && time.Since(since) > patience {

@@ -118,7 +118,7 @@ func measureGaps(t *testing.T) []time.Duration {
 // is idle ask of the API server while a gate is open that kured does not act on,
 // which is the longest that anybody waits awake.
 func measureRequests(t *testing.T, size, records int) string {
-	const window = 5 * time.Minute
+	const window = 4 * time.Minute
 	ctx, w := still(t, size, "turn: {grantTimeout: 1h}\nstabilize: 5s")
 	w.must(w.fakeRecords(ctx, records))
 	const idle = 2

@@ -154,8 +154,13 @@ func (w *world) note(format string, args ...any) {
 	w.noted(format, args...)
 }
 
+// noted is note with mu held.
 func (w *world) noted(format string, args ...any) {
-	w.timeline = append(w.timeline, fmt.Sprintf("%10.4f  ", time.Since(w.began).Seconds())+fmt.Sprintf(format, args...))
+	line := fmt.Sprintf("%10.4f  ", time.Since(w.began).Seconds()) + fmt.Sprintf(format, args...)
+	w.timeline = append(w.timeline, line)
+	if *tell {
+		w.t.Log(line)
+	}
 }
 
 // violated ends the run, for the first reason there is.
