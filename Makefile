@@ -46,6 +46,11 @@ bench: ## measure; prints the table of docs/benchmarks.md (about 15 minutes)
 	go build -o bin/sentinel-gate-bench ./test/bench
 	bin/sentinel-gate-bench
 
+.PHONY: chaos
+chaos: ## 20 daemons through 200 reboots and faults, watched, and the turn's figures (about an hour and a quarter)
+	go test -race -count=1 -timeout 2h -v ./test/chaos -run TestChaos -args -daemons 20 -reboots 200 $(if $(SEED),-seed $(SEED))
+	go test -count=1 -timeout 1h -v ./test/chaos -run TestFigures -args -figures
+
 .PHONY: fuzz
 fuzz: ## fuzz each target for ten seconds
 	@for file in $$(grep -rl '^func Fuzz' --include='*_test.go' .); do \

@@ -22,13 +22,13 @@ type Config struct {
 	Interval time.Duration
 }
 
-// margin is added to MaxAge before it is taken for certain that a gate that
-// nobody can ask is closed.
-const margin = 30 * time.Second
-
 // gone is how long after it was released or its Node object was last seen a
-// holder's gate is surely closed.
-func (c Config) gone() time.Duration { return c.MaxAge + margin }
+// holder's gate is surely closed: MaxAge, and as much again for a request under
+// way, for times that are kept to the second, and for a node that is busy.
+func (c Config) gone() time.Duration { return 2 * c.MaxAge }
+
+// timeout bounds one request: well within what gone allows for it.
+func (c Config) timeout() time.Duration { return min(5*time.Second, c.MaxAge/2) }
 
 // silence is how long a holder may take to acknowledge its turn.
 func (c Config) silence() time.Duration { return max(5*c.Interval, 2*time.Minute) }
@@ -301,7 +301,10 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	if l.Open {
 		return d
 	}
-	if wait := c.Settle - l.ClosedFor; wait > 0 {
+	// It was not open before it was permitted to be; what it was closed for then
+	// does not count.
+	closed := min(l.ClosedFor, seen.Now.Sub(s.Since))
+	if wait := c.Settle - closed; wait > 0 {
 		d.Again = wait
 		return d
 	}
@@ -317,7 +320,7 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 		return handed
 	default:
 		next := State{Phase: Granted, Holder: c.Node, BootID: c.BootID, Acknowledged: true, NotActedOn: s.NotActedOn, Next: s.Next, Waiting: s.Waiting}
-		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not have this node", l.ClosedFor.Round(time.Second))
+		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not have this node", closed.Round(time.Second))
 	}
 	return d
 }

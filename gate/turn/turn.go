@@ -26,8 +26,6 @@ import (
 )
 
 const (
-	// timeout bounds one request.
-	timeout = 5 * time.Second
 	// spread is over how long those who wait are spread when the turn frees.
 	spread = 5 * time.Second
 	// checkEvery is how often, all who wait taken together, somebody looks at
@@ -96,6 +94,7 @@ type Turn struct {
 	operator Operator
 	epoch    int64 // the highest that was seen
 	began    bool
+	vouched  bool // no record tells of a later epoch than the Lease did
 	decision Decision
 
 	question   question
@@ -199,6 +198,9 @@ func (t *Turn) follow(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-t.wake:
 		}
+		t.mu.Lock()
+		t.vouched = false // who does not watch sees no epochs
+		t.mu.Unlock()
 		return nil
 	}
 	return t.watch(ctx, version)
@@ -305,7 +307,7 @@ func (t *Turn) findTier(ctx context.Context) error {
 	if t.tiered {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	nodes, err := t.Nodes.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, t.Config.Node).String()})
 	if err == nil && len(nodes.Items) == 0 {
@@ -347,10 +349,9 @@ func (t *Turn) look(ctx context.Context) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	ctx, reading := clock.Read(ctx)
-	asked := time.Now()
 	lease, err := t.Leases.Get(ctx, LeaseName, metav1.GetOptions{})
 	if err == nil {
 		t.date, err = reading.Now()
@@ -365,14 +366,14 @@ func (t *Turn) look(ctx context.Context) error {
 		t.publish()
 		return t.problem
 	}
-	t.read = asked
+	t.read = time.Now() // after the answer was dated, so that now is never ahead
 	t.take(lease, nil)
 	return nil
 }
 
 // begin reads from the node's own record which epoch its gate has seen.
 func (t *Turn) begin(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	lease, err := t.Leases.Get(ctx, t.Config.Node, metav1.GetOptions{})
 	switch {
@@ -540,7 +541,7 @@ func (t *Turn) drawn() bool {
 // observe looks at the holder: its Node object, its record, and where it is this
 // node, kured's lock.
 func (t *Turn) observe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	name := t.state.Holder
 	nodes, err := t.Nodes.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
@@ -597,7 +598,7 @@ func (t *Turn) lock(ctx context.Context) (known, named bool) {
 
 // candidates lists the records of the nodes that wait.
 func (t *Turn) candidates(ctx context.Context) ([]Candidate, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	return List(ctx, t.Leases)
 }
@@ -606,26 +607,61 @@ func (t *Turn) candidates(ctx context.Context) ([]Candidate, error) {
 // cannot be read belongs to no candidate.
 func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Candidate, error) {
 	var candidates []Candidate
+	err := eachRecord(ctx, leases, func(r record.Record) {
+		if !r.PendingSince.IsZero() {
+			candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, Tier: r.Tier, PendingSince: r.PendingSince, Epoch: r.TurnEpoch})
+		}
+	})
+	return candidates, err
+}
+
+// eachRecord lists the records, and leaves out those that cannot be read.
+func eachRecord(ctx context.Context, leases coordinationclient.LeaseInterface, f func(record.Record)) error {
 	options := metav1.ListOptions{LabelSelector: record.Label, Limit: 500}
 	for {
 		list, err := leases.List(ctx, options)
 		if err != nil {
-			return nil, fmt.Errorf("listing the records: %w", err)
+			return fmt.Errorf("listing the records: %w", err)
 		}
 		for i := range list.Items {
-			if r, err := record.Parse(&list.Items[i]); err == nil && !r.PendingSince.IsZero() {
-				candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, Tier: r.Tier, PendingSince: r.PendingSince, Epoch: r.TurnEpoch})
+			if r, err := record.Parse(&list.Items[i]); err == nil {
+				f(r)
 			}
 		}
 		if options.Continue = list.Continue; options.Continue == "" {
-			return candidates, nil
+			return nil
 		}
 	}
 }
 
+// vouch compares the Lease with the records, once in each time that the node
+// waits: this gate may have seen less than others before somebody restored an old
+// copy of the Lease.
+func (t *Turn) vouch(ctx context.Context) error {
+	if t.vouched {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
+	defer cancel()
+	newest := t.epoch
+	if err := eachRecord(ctx, t.Leases, func(r record.Record) { newest = max(newest, r.TurnEpoch) }); err != nil {
+		return t.failed(err)
+	}
+	if newest > t.epoch {
+		t.epoch = newest
+		t.take(t.lease, nil)
+		return t.problem
+	}
+	t.vouched = true
+	return nil
+}
+
 // write writes what was decided, if nobody has written meanwhile.
 func (t *Turn) write(ctx context.Context, d Decision) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	if err := t.vouch(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	lease := t.lease.DeepCopy()
 	d.Write.Put(lease)
@@ -662,6 +698,9 @@ func (t *Turn) Confirm(ctx context.Context, ready bool) error {
 		d, err := t.decide(ctx)
 		if err == nil && d.Write != nil {
 			err = t.write(ctx, d)
+		}
+		if err == nil && t.decision.Permit {
+			err = t.vouch(ctx)
 		}
 		if err != nil {
 			return err

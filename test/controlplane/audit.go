@@ -18,6 +18,7 @@ type AuditEvent struct {
 	ID        string
 	User      string
 	UserAgent string
+	SourceIP  string // of the connection
 	Verb      string // of Kubernetes: get, list, watch
 	URI       string
 	Code      int       // of HTTP
@@ -58,6 +59,7 @@ func (cp *ControlPlane) Requests(user string, since time.Time) ([]AuditEvent, er
 		var event struct {
 			AuditID, Stage, Verb, RequestURI, UserAgent string
 			User                                        struct{ Username string }
+			SourceIPs                                   []string
 			ResponseStatus                              struct{ Code int }
 			RequestReceivedTimestamp, StageTimestamp    metav1.MicroTime
 		}
@@ -75,6 +77,9 @@ func (cp *ControlPlane) Requests(user string, since time.Time) ([]AuditEvent, er
 				ID: event.AuditID, User: event.User.Username, UserAgent: event.UserAgent, Verb: event.Verb,
 				URI: event.RequestURI, Received: event.RequestReceivedTimestamp.Time,
 			})
+			if n := len(event.SourceIPs); n > 0 {
+				events[i].SourceIP = event.SourceIPs[n-1]
+			}
 		}
 		events[i].Code = event.ResponseStatus.Code
 		if event.Stage != "ResponseStarted" {

@@ -76,3 +76,9 @@ func (h *Host) Left() bool {
 	_, err := os.Lstat(h.Gated)
 	return !errors.Is(err, fs.ErrNotExist)
 }
+
+// Pending reports whether there is a raw sentinel.
+func (h *Host) Pending() bool {
+	_, err := os.Stat(h.Raw)
+	return err == nil
+}

@@ -1,0 +1,118 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Never two gates, nor one while kured acts on another, nor one within a soak;
+// halted, held or unreadable means closed within a second. And when the faults
+// end, everybody who waits gets a turn.
+func TestChaos(t *testing.T) {
+	if *figures {
+		t.Skip("it measures")
+	}
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("to repeat: go test ./test/chaos -run TestChaos -args -seed %d -daemons %d -reboots %d", *seed, *daemons, *reboots)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	w := newWorld(ctx, t, *daemons, quick, cancel)
+	stop := w.live(ctx, *seed, true)
+	defer stop()
+
+	c := &chaos{world: w}
+	tormented, end := context.WithCancel(ctx)
+	go func() {
+		defer end()
+		w.reach(tormented, 10*time.Minute, func() bool { return w.reboots >= *reboots })
+	}()
+	c.run(tormented, ctx, rand.New(rand.NewPCG(*seed, 0))) //nolint:gosec // to be repeated
+	w.mu.Lock()
+	w.quiet = true
+	w.noted("the faults end")
+	w.mu.Unlock()
+	done := w.reach(ctx, 3*time.Minute, func() bool { return w.open == nil && len(w.acting) == 0 && w.nobodyWaits() })
+	stop()
+
+	w.mu.Lock()
+	if !done && w.violation == "" {
+		w.violation = "not everybody who waits got a turn"
+	}
+	violation := w.violation
+	long := time.Since(w.began)
+	t.Logf("seed %d: %d reboots, %d openings, and %d looks at %d gated paths in %s (%s each); from the end of a soak to the next open gate, among the faults: %s",
+		*seed, w.reboots, w.opened, w.passes, len(w.members), long.Round(time.Second), (long / time.Duration(max(w.passes, 1))).Round(time.Microsecond), spreadOf(w.gaps))
+	w.mu.Unlock()
+	if violation != "" {
+		w.report()
+		t.Fatalf("seed %d: %s", *seed, violation)
+	}
+}
+
+// live starts all nodes, their kureds if they have them, and whoever watches
+// them; stop ends them.
+func (w *world) live(ctx context.Context, seed uint64, kureds bool) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	for i, m := range w.members {
+		rng := func(of uint64) *rand.Rand {
+			return rand.New(rand.NewPCG(seed, of*1000+uint64(i))) //nolint:gosec // to be repeated
+		}
+		all.Go(func() { m.run(ctx, rng(1)) })
+		if kureds {
+			all.Go(func() { (&kured{member: m, rng: rng(2), calm: *figures}).run(ctx) })
+		}
+	}
+	all.Go(func() { w.watch(ctx) })
+	all.Go(func() { w.heartbeats(ctx) })
+	return sync.OnceFunc(func() { cancel(); all.Wait() })
+}
+
+// nobodyWaits reports whether there is no raw sentinel.
+func (w *world) nobodyWaits() bool {
+	return !slices.ContainsFunc(w.members, func(m *member) bool { return m.host.Pending() })
+}
+
+// reach awaits what f says, as long as there is a reboot every so often.
+func (w *world) reach(ctx context.Context, patience time.Duration, f func() bool) bool {
+	reboots, since := 0, time.Now()
+	for {
+		w.mu.Lock()
+		done := f()
+		if w.reboots > reboots {
+			if w.reboots%10 == 0 {
+				w.t.Logf("%d reboots after %s", w.reboots, time.Since(w.began).Round(time.Second))
+			}
+			reboots, since = w.reboots, time.Now()
+		}
+		if !done && time.Since(since) > patience {
+			w.violated("no node was rebooted in %s", patience)
+		}
+		w.mu.Unlock()
+		if done {
+			return true
+		}
+		if !pass(ctx, 20*time.Millisecond) {
+			return false
+		}
+	}
+}
+
+func quantile(sorted []time.Duration, q float64) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)].Round(time.Millisecond)
+}
+
+func spreadOf(d []time.Duration) string {
+	d = slices.Sorted(slices.Values(d))
+	return fmt.Sprintf("p50 %s, p99 %s, worst %s of %d", quantile(d, .5), quantile(d, .99), quantile(d, 1), len(d))
+}
