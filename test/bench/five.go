@@ -31,7 +31,10 @@ func (b *bench) onFive(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.sideBySide(ctx, s, 5)
+	if err := b.sideBySide(ctx, s, 5); err != nil {
+		return err
+	}
+	return b.everyType(ctx, s, "5 nodes", "stated")
 }
 
 // closing measures, from the moment a node's kubelet begins to tell the API

@@ -62,24 +62,36 @@ func run(ctx context.Context) error {
 	}
 	defer b.prom.Stop()
 
+	parts := map[string]func(context.Context) error{"5": b.onFive, "1000": b.onAThousand, "5000": b.onThousands}
+	names := os.Args[1:]
+	if len(names) == 0 {
+		names = []string{"5", "1000", "5000", "idle"}
+	}
 	idle := make(chan error, 1)
 	var idleRow row
-	go func() {
-		var err error
-		idleRow, err = b.idle(ctx)
-		idle <- err
-	}()
-	if err := b.onFive(ctx); err != nil {
-		return err
+	if slices.Contains(names, "idle") {
+		go func() {
+			var err error
+			idleRow, err = b.idle(ctx)
+			idle <- err
+		}()
 	}
-	if err := b.onThousands(ctx); err != nil {
-		return err
+	for _, name := range names {
+		part, ok := parts[name]
+		switch {
+		case ok:
+			err = part(ctx)
+		case name == "idle":
+			fmt.Fprintln(os.Stderr, "waiting for the ten minutes of the idle gate to end")
+			err = <-idle
+			b.rows = append(b.rows, idleRow)
+		default:
+			err = fmt.Errorf("there is no part %q: want 5, 1000, 5000 or idle", name)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	fmt.Fprintln(os.Stderr, "waiting for the ten minutes of the idle gate to end")
-	if err := <-idle; err != nil {
-		return err
-	}
-	b.rows = append(b.rows, idleRow)
 	b.print()
 	return nil
 }

@@ -147,6 +147,13 @@ func (r *rollout) reboot(i int) {
 	r.must(r.hosts[i].Boot(id, time.Second))
 }
 
+func (r *rollout) closedByStep(i int, step, reason string) {
+	r.t.Helper()
+	r.await(r.gates[i], 0, "n"+fmt.Sprint(i+1)+" closed by "+step, func(l daemon.Line) bool {
+		return l.State == "Closed" && l.Previous == "Open" && l.Step(step).Reason == reason
+	})
+}
+
 func (r *rollout) closed(i int, because string) {
 	r.t.Helper()
 	r.await(r.gates[i], 0, "n"+fmt.Sprint(i+1)+" closed: "+because, func(l daemon.Line) bool {
@@ -274,7 +281,7 @@ func TestOverride(t *testing.T) {
 	open := r.holder()
 	_, err := r.Nodes[3].SetReady(r.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
 	r.must(err)
-	r.closed(open, "soak (Soaking)")
+	r.closedByStep(open, "soak", "Soaking")
 	r.annotate(turn.OverridePrefix+"soak", time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+" CVE-2026-1")
 	mark := r.gates[open].Lines()
 	r.holder()
