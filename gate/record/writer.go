@@ -179,6 +179,9 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	if err == nil && before.BootID == r.BootID && !r.PendingSince.IsZero() && !before.PendingSince.IsZero() && before.PendingSince.Before(r.PendingSince) {
 		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted
 	}
+	if err == nil {
+		r.TurnEpoch = max(r.TurnEpoch, before.TurnEpoch) // a gate that begins anew has not seen the turn yet
+	}
 	if err == nil && before.equal(r) && w.lease.Labels[Label] == "true" {
 		return nil
 	}

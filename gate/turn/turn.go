@@ -102,6 +102,7 @@ type Turn struct {
 	holderAt   time.Time // when it was looked at, and of which epoch
 	holderOf   int64
 	checkAt    time.Time
+	checkOf    int64 // the epoch that it is for
 	goneSince  time.Time
 	releasedOf int64
 	released   time.Time
@@ -470,7 +471,7 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 	q.config, q.local = c, local
 	d := q.decide(t.state, t.operator)
 	switch {
-	case d.Need == NeedHolder && (mine || t.due(&t.checkAt, t.patience())):
+	case d.Need == NeedHolder && (mine || t.due()):
 		if err := t.observe(ctx); err != nil {
 			return d, t.failed(err)
 		}
@@ -516,16 +517,19 @@ func (t *Turn) patience() time.Duration {
 	return time.Duration(float64(checkEvery) * float64(max(t.state.Waiting, 1)) * (0.5 + rand.Float64()))
 }
 
-// due reports whether the time has come, and sets the next one.
-func (t *Turn) due(at *time.Time, patience time.Duration) bool {
-	if at.IsZero() {
-		*at = time.Now().Add(time.Duration(rand.Float64() * float64(min(patience, checkEvery))))
+// due reports whether the time has come to look at the holder, and sets the next
+// one. In each epoch it begins anew, spread as widely as it goes on: else all who
+// wait would look at once when a soak has ended.
+func (t *Turn) due() bool {
+	now, patience := time.Now(), t.patience()
+	if t.checkOf != t.state.Epoch {
+		t.checkOf, t.checkAt = t.state.Epoch, now.Add(time.Duration(rand.Float64()*float64(patience)))
 		return false
 	}
-	if time.Now().Before(*at) {
+	if now.Before(t.checkAt) {
 		return false
 	}
-	*at = time.Now().Add(patience)
+	t.checkAt = now.Add(patience)
 	return true
 }
 

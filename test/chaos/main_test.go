@@ -19,8 +19,8 @@ import (
 
 var (
 	seed    = flag.Uint64("seed", 0, "of the faults; 0 takes one from the clock")
-	daemons = flag.Int("daemons", 6, "how many nodes")
-	reboots = flag.Int("reboots", 8, "how many reboots, before the faults end")
+	daemons = flag.Int("daemons", 4, "how many nodes")
+	reboots = flag.Int("reboots", 2, "how many reboots, before the faults end")
 	tell    = flag.Bool("timeline", false, "print what happens when it does")
 	figures = flag.Bool("figures", false, "measure what docs/benchmarks.md states")
 )
