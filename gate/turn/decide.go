@@ -179,16 +179,14 @@ func later(a, b time.Time) time.Time {
 // grant gives the turn to the best candidate behind the node that hands on.
 // Where there is none it becomes free.
 func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string) Decision {
-	if !l.Pending && after == "" {
+	if !l.Pending {
 		return Decision{Why: why}
 	}
 	if seen.Candidates == nil {
 		return Decision{Need: NeedCandidates, Why: why}
 	}
-	for _, candidate := range *seen.Candidates {
-		if candidate.Epoch > s.Epoch {
-			return Decision{Why: fmt.Sprintf("the turn's epoch %d is older than %d, which %s has seen: its Lease was set back", s.Epoch, candidate.Epoch, candidate.Node), Loud: true}
-		}
+	if err := setBack(s.Epoch, *seen.Candidates); err != nil {
+		return Decision{Why: err.Error(), Loud: true}
 	}
 	chosen, waiting, found := choose(*seen.Candidates, o, after)
 	notActedOn := s.NotActedOn
@@ -215,6 +213,16 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 	}
 }
 
+// setBack returns an error if one of those who wait has seen a newer epoch.
+func setBack(epoch int64, candidates []Candidate) error {
+	for _, c := range candidates {
+		if c.Epoch > epoch {
+			return fmt.Errorf("the turn's epoch %d is older than %d, which %s has seen: its Lease was set back; see docs/turn.md", epoch, c.Epoch, c.Node)
+		}
+	}
+	return nil
+}
+
 // nextNames is how many of those who wait are named in the Lease.
 const nextNames = 5
 
@@ -225,7 +233,12 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 		return d
 	}
 	age := seen.Now.Sub(s.Since)
-	switch {
+	switch h := seen.Holder; {
+	case l.Ready && h == nil:
+		return Decision{Evaluate: true, Why: "the turn is this node's", Need: NeedHolder}
+	case l.Ready && (h.Gone || h.NodeBootID != c.BootID || h.RecordBootID != c.BootID):
+		// Others would take it for rebooted while its gate is open.
+		return Decision{Evaluate: true, Why: "the turn is this node's, but its Node object or its record does not tell of this boot yet", Again: time.Minute}
 	case l.Ready:
 		next := s
 		next.Phase, next.BootID, next.Acknowledged = Open, c.BootID, true
@@ -294,7 +307,7 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 		next.NotActedOn = 2
 		d.Write, d.Why, d.Loud = &next, stopped, true
 		return d
-	case s.NotActedOn > 1:
+	case s.NotActedOn > 1 && l.Pending:
 		d.Why, d.Loud = stopped, true
 		return d
 	}
