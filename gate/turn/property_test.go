@@ -67,7 +67,7 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		"":     func(*rapid.T) { w.check() },
 		"calm": calm, "calm2": calm, "calm3": calm, "calm4": calm, "calm5": calm, "calm6": calm,
 		"wait": func(t *rapid.T) {
-			pass(rapid.SampledFrom([]time.Duration{time.Second, 20 * time.Second, 61 * time.Second, 3 * time.Minute, 16 * time.Minute, 31 * time.Minute, 25 * time.Hour}).Draw(t, "for"))
+			pass(rapid.SampledFrom([]time.Duration{time.Second, 20 * time.Second, 61 * time.Second, 3 * time.Minute, 16 * time.Minute, 31 * time.Minute, 6 * time.Hour}).Draw(t, "for"))
 		},
 		"run": func(t *rapid.T) { w.running(t).run() }, "run2": func(t *rapid.T) { w.running(t).run() },
 		"evaluate": func(t *rapid.T) {
