@@ -76,7 +76,8 @@ type Seen struct {
 	// by the monotonic clock.
 	ReleasedFor time.Duration
 	Holder      *Holder
-	Candidates  *[]Candidate
+	// Candidates are all nodes that have a record.
+	Candidates *[]Candidate
 }
 
 // Need is what must be observed before it can be decided.
@@ -151,7 +152,11 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	case Soaking:
 		over := later(s.RebootedAt.Add(c.Soak), s.Since.Add(c.gone()))
 		if wait := over.Sub(seen.Now); wait > 0 {
-			return Decision{Why: fmt.Sprintf("soaking until %s, after %s rebooted", text(over), orUnknown(s.Holder)), Again: wait}
+			after := "after " + s.Holder + " rebooted"
+			if s.Holder == "" {
+				after = "for nobody knows what was before the turn's Lease was made"
+			}
+			return Decision{Why: fmt.Sprintf("soaking until %s, %s", text(over), after), Again: wait}
 		}
 		return grant(c, s, o, l, seen, "", "the soak is over")
 	default:
@@ -196,7 +201,7 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 	if !found {
 		if s.Phase == Free || s.Phase == Soaking {
 			d := Decision{Why: why + ", and no node that is not held is on record as pending", Again: time.Minute}
-			if !slices.ContainsFunc(*seen.Candidates, func(candidate Candidate) bool { return candidate.Node == c.Node }) {
+			if !slices.ContainsFunc(*seen.Candidates, func(candidate Candidate) bool { return candidate.Node == c.Node && candidate.waits() }) {
 				d.Again = min(c.Interval, 5*time.Second) // its own record is on its way
 			}
 			return d
@@ -213,7 +218,7 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 	}
 }
 
-// setBack returns an error if one of those who wait has seen a newer epoch.
+// setBack returns an error if a node has seen a newer epoch.
 func setBack(epoch int64, candidates []Candidate) error {
 	for _, c := range candidates {
 		if c.Epoch > epoch {

@@ -636,16 +636,22 @@ func (t *Turn) lock(ctx context.Context) (known, named bool) {
 	return true, named
 }
 
-// candidates lists the records of the nodes that wait.
+// candidates lists the records.
 func (t *Turn) candidates(ctx context.Context) ([]Candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return List(ctx, t.Leases)
+	return list(ctx, t.Leases)
 }
 
 // List returns the nodes that wait for a reboot, by their records. A record that
 // cannot be read belongs to no candidate.
 func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Candidate, error) {
+	all, err := list(ctx, leases)
+	return slices.DeleteFunc(all, func(c Candidate) bool { return !c.waits() }), err
+}
+
+// list also returns those that do not wait: they too have seen an epoch.
+func list(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Candidate, error) {
 	var candidates []Candidate
 	options := metav1.ListOptions{LabelSelector: record.Label, Limit: 500}
 	for {
@@ -654,7 +660,7 @@ func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Cand
 			return nil, fmt.Errorf("listing the records: %w", err)
 		}
 		for i := range list.Items {
-			if r, err := record.Parse(&list.Items[i]); err == nil && !r.PendingSince.IsZero() {
+			if r, err := record.Parse(&list.Items[i]); err == nil {
 				candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, Tier: r.Tier, PendingSince: r.PendingSince, Epoch: r.TurnEpoch})
 			}
 		}

@@ -549,11 +549,15 @@ func (g *gate) record() {
 		return
 	}
 	g.wrote = tells
+	var seen int64
+	if old, ok := w.records[n.name]; ok {
+		seen, _ = strconv.ParseInt(old.Annotations["sentinel-gate.io/turn-epoch-seen"], 10, 64)
+	}
 	lease := &coordinationv1.Lease{}
 	lease.Name, lease.Labels = n.name, map[string]string{record.Label: "true"}
 	lease.Annotations = map[string]string{
 		"sentinel-gate.io/boot-id": n.boot, "sentinel-gate.io/booted-at": text(n.bootedAt.Add(2 * time.Second)),
-		"sentinel-gate.io/turn-epoch-seen": strconv.FormatInt(g.turn.epoch, 10),
+		"sentinel-gate.io/turn-epoch-seen": strconv.FormatInt(max(seen, g.turn.epoch), 10),
 	}
 	if n.raw {
 		lease.Annotations["sentinel-gate.io/pending-since"] = text(n.bootedAt.Add(time.Hour))
