@@ -121,7 +121,7 @@ func (w *world) land() {
 
 // act lets kured reboot the node.
 func (w *world) act(n *node) {
-	if n.acting {
+	if n.acting && n.mayAct() {
 		n.reboot(true)
 	}
 }

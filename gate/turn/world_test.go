@@ -392,8 +392,13 @@ func (n *node) resolves() bool {
 	return n.gate != nil && n.gate.open && time.Now().Before(n.gate.until)
 }
 
-// mayAct reports whether kured may still act on what it saw.
+// mayAct reports whether kured may still act on what it saw. The protocol takes
+// it that it does not when its Node object has been gone for long: it cannot
+// drain, and its pod is collected.
 func (n *node) mayAct() bool {
+	if !n.object && time.Since(n.goneSince) > simMaxAge {
+		return false
+	}
 	return n.acting || !n.saw.IsZero() && time.Since(n.saw) < simSettle
 }
 
@@ -594,7 +599,7 @@ func (n *node) lock() {
 }
 
 func (n *node) fail() {
-	if n.acting {
+	if n.object && n.acting {
 		n.saw, n.acting, n.cordoned, n.claimed = time.Time{}, false, false, false
 		delete(n.w.locked, n.name)
 	}
