@@ -84,11 +84,11 @@ type Seen struct {
 type Need int
 
 const (
-	// Nothing: it is decided.
+	// Nothing is needed: it is decided.
 	Nothing Need = iota
-	// NeedHolder: Seen.Holder.
+	// NeedHolder asks for Seen.Holder.
 	NeedHolder
-	// NeedCandidates: Seen.Candidates.
+	// NeedCandidates asks for Seen.Candidates.
 	NeedCandidates
 )
 

@@ -16,9 +16,11 @@ import (
 // kured may act on one node at most, and no gate is open in a soak; and from
 // wherever that led, all pending nodes reboot once the faults end.
 func TestProperties(t *testing.T) {
-	if f := flag.Lookup("rapid.steps"); f.Value.String() == f.DefValue {
-		if err := f.Value.Set("60"); err != nil {
-			t.Fatal(err)
+	for name, value := range map[string]string{"rapid.steps": "60", "rapid.checks": "50"} { // a few seconds
+		if f := flag.Lookup(name); f.Value.String() == f.DefValue {
+			if err := f.Value.Set(value); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	rapid.Check(t, func(rt *rapid.T) {

@@ -715,8 +715,10 @@ func (t *Turn) Confirm(ctx context.Context, ready bool) error {
 	// From now on the gate may open, which is told a moment later.
 	t.ready, t.confirmed = ready, time.Now()
 	defer func() { t.ready = false }()
-	if err := t.compare(ctx); err != nil {
-		return err
+	if !t.compared && t.problem == nil {
+		if err := t.compare(ctx); err != nil {
+			return err
+		}
 	}
 	if t.problem == nil {
 		d, err := t.decide(ctx)
@@ -740,9 +742,6 @@ func (t *Turn) Confirm(ctx context.Context, ready bool) error {
 // other has seen a newer epoch: what the own record tells may be older than a
 // copy of the Lease that was put back.
 func (t *Turn) compare(ctx context.Context) error {
-	if t.compared || t.problem != nil {
-		return nil
-	}
 	candidates, err := t.candidates(ctx)
 	if err != nil {
 		return t.failed(err)

@@ -173,13 +173,13 @@ func (r *real) start(name, boot string) *member {
 }
 
 // await waits until the gate's view says so.
-func (m *member) await(what string, is func(View) bool) View {
+func (m *member) await(what string, is func(View) bool) {
 	m.r.t.Helper()
 	ctx, cancel := context.WithTimeout(m.r.t.Context(), 30*time.Second)
 	defer cancel()
 	for {
-		if v := m.View(); is(v) {
-			return v
+		if is(m.View()) {
+			return
 		}
 		select {
 		case <-m.Views():
