@@ -2,7 +2,6 @@ package turn
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -187,6 +186,10 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 	if !l.Pending {
 		return Decision{Why: why}
 	}
+	handsOn := s.Phase == Granted || s.Phase == Open
+	if reason, held := o.Held(c.Node); held && !handsOn { // those who are not choose
+		return Decision{Why: why + ", and this node is held: " + orUnknown(reason)}
+	}
 	if seen.Candidates == nil {
 		return Decision{Need: NeedCandidates, Why: why}
 	}
@@ -199,12 +202,8 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 		notActedOn = 0
 	}
 	if !found {
-		if s.Phase == Free || s.Phase == Soaking {
-			d := Decision{Why: why + ", and no node that is not held is on record as pending", Again: time.Minute}
-			if !slices.ContainsFunc(*seen.Candidates, func(candidate Candidate) bool { return candidate.Node == c.Node && candidate.waits() }) {
-				d.Again = min(c.Interval, 5*time.Second) // its own record is on its way
-			}
-			return d
+		if !handsOn {
+			return Decision{Why: why + ", and this node's record does not say yet that it waits", Again: min(c.Interval, 5*time.Second)}
 		}
 		return Decision{Write: &State{Phase: Free, Holder: after, NotActedOn: notActedOn}, Why: "nobody waits, and the turn becomes free"}
 	}

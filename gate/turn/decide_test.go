@@ -60,8 +60,8 @@ func TestDecide(t *testing.T) {
 		"free":                                   {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{}, "NEEDS CANDIDATES the turn is free"},
 		"free, and it does not wait":             {State{Epoch: 7, Phase: Free, Holder: "b", Since: noon}, Operator{}, Local{}, Seen{}, "the turn is free"},
 		"free, behind the one that handed on":    {State{Epoch: 7, Phase: Free, Holder: "a", Since: noon, NotActedOn: 1}, Operator{}, pending, Seen{Candidates: all}, "granted b(8, boot 2, not acted on 1, next [a b c] of 3)"},
-		"free, and all are held":                 {State{Epoch: 7, Phase: Free, Since: noon}, Operator{Holds: map[string]string{"a": ""}}, pending, Seen{Candidates: alone}, "the turn is free, and no node that is not held is on record as pending again 1m0s"},
-		"free, and the own record is on its way": {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{}}, "the turn is free, and no node that is not held is on record as pending again 5s"},
+		"free, and this node is held":            {State{Epoch: 7, Phase: Free, Since: noon}, Operator{Holds: map[string]string{"a": ""}}, pending, Seen{Candidates: alone}, "the turn is free, and this node is held: (no reason given)"},
+		"free, and the own record is on its way": {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{}}, "the turn is free, and this node's record does not say yet that it waits again 5s"},
 		"F38 another has seen a newer epoch":     {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{{Node: "b", Epoch: 8}}}, "LOUD the turn's epoch 7 is older than 8, which b has seen: its Lease was set back"},
 
 		"granted":                          {granted, Operator{}, pending, Seen{}, "EVALUATES the turn is this node's again 14m1s"},
