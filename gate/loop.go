@@ -351,7 +351,7 @@ func (l *Loop) stopEvaluation() {
 // forget drops all that is known of the cluster.
 func (l *Loop) forget() {
 	l.stopEvaluation()
-	l.evaluateAt, l.passingSince = time.Time{}, time.Time{}
+	l.evaluateAt, l.passingSince, l.nodeBlockedSince = time.Time{}, time.Time{}, time.Time{}
 	l.status.Decision, l.status.RetryAt = Decision{}, time.Time{}
 }
 

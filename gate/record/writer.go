@@ -176,6 +176,9 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	w.booted = w.bootedAt
 	w.mu.Unlock()
 	before, err := Parse(w.lease)
+	if err == nil { // what an earlier life of the gate has seen was seen
+		r.TurnEpoch = max(r.TurnEpoch, before.TurnEpoch)
+	}
 	if err == nil && before.BootID == r.BootID && !r.PendingSince.IsZero() && !before.PendingSince.IsZero() && before.PendingSince.Before(r.PendingSince) {
 		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted
 	}

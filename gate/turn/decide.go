@@ -2,7 +2,6 @@ package turn
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -76,18 +75,19 @@ type Seen struct {
 	// by the monotonic clock.
 	ReleasedFor time.Duration
 	Holder      *Holder
-	Candidates  *[]Candidate
+	// Candidates are all nodes that have a record.
+	Candidates *[]Candidate
 }
 
 // Need is what must be observed before it can be decided.
 type Need int
 
 const (
-	// Nothing: it is decided.
+	// Nothing is needed: it is decided.
 	Nothing Need = iota
-	// NeedHolder: Seen.Holder.
+	// NeedHolder asks for Seen.Holder.
 	NeedHolder
-	// NeedCandidates: Seen.Candidates.
+	// NeedCandidates asks for Seen.Candidates.
 	NeedCandidates
 )
 
@@ -151,7 +151,11 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	case Soaking:
 		over := later(s.RebootedAt.Add(c.Soak), s.Since.Add(c.gone()))
 		if wait := over.Sub(seen.Now); wait > 0 {
-			return Decision{Why: fmt.Sprintf("soaking until %s, after %s rebooted", text(over), orUnknown(s.Holder)), Again: wait}
+			after := "after " + s.Holder + " rebooted"
+			if s.Holder == "" {
+				after = "for nobody knows what was before the turn's Lease was made"
+			}
+			return Decision{Why: fmt.Sprintf("soaking until %s, %s", text(over), after), Again: wait}
 		}
 		return grant(c, s, o, l, seen, "", "the soak is over")
 	default:
@@ -179,16 +183,18 @@ func later(a, b time.Time) time.Time {
 // grant gives the turn to the best candidate behind the node that hands on.
 // Where there is none it becomes free.
 func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string) Decision {
-	if !l.Pending && after == "" {
+	if !l.Pending {
 		return Decision{Why: why}
+	}
+	handsOn := s.Phase == Granted || s.Phase == Open
+	if reason, held := o.Held(c.Node); held && !handsOn { // those who are not choose
+		return Decision{Why: why + ", and this node is held: " + orUnknown(reason)}
 	}
 	if seen.Candidates == nil {
 		return Decision{Need: NeedCandidates, Why: why}
 	}
-	for _, candidate := range *seen.Candidates {
-		if candidate.Epoch > s.Epoch {
-			return Decision{Why: fmt.Sprintf("the turn's epoch %d is older than %d, which %s has seen: its Lease was set back", s.Epoch, candidate.Epoch, candidate.Node), Loud: true}
-		}
+	if err := setBack(s.Epoch, *seen.Candidates); err != nil {
+		return Decision{Why: err.Error(), Loud: true}
 	}
 	chosen, waiting, found := choose(*seen.Candidates, o, after)
 	notActedOn := s.NotActedOn
@@ -196,12 +202,8 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 		notActedOn = 0
 	}
 	if !found {
-		if s.Phase == Free || s.Phase == Soaking {
-			d := Decision{Why: why + ", and no node that is not held is on record as pending", Again: time.Minute}
-			if !slices.ContainsFunc(*seen.Candidates, func(candidate Candidate) bool { return candidate.Node == c.Node }) {
-				d.Again = min(c.Interval, 5*time.Second) // its own record is on its way
-			}
-			return d
+		if !handsOn {
+			return Decision{Why: why + ", and this node's record does not say yet that it waits", Again: min(c.Interval, 5*time.Second)}
 		}
 		return Decision{Write: &State{Phase: Free, Holder: after, NotActedOn: notActedOn}, Why: "nobody waits, and the turn becomes free"}
 	}
@@ -215,6 +217,16 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 	}
 }
 
+// setBack returns an error if a node has seen a newer epoch.
+func setBack(epoch int64, candidates []Candidate) error {
+	for _, c := range candidates {
+		if c.Epoch > epoch {
+			return fmt.Errorf("the turn's epoch %d is older than %d, which %s has seen: its Lease was set back; see docs/turn.md", epoch, c.Epoch, c.Node)
+		}
+	}
+	return nil
+}
+
 // nextNames is how many of those who wait are named in the Lease.
 const nextNames = 5
 
@@ -225,7 +237,12 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 		return d
 	}
 	age := seen.Now.Sub(s.Since)
-	switch {
+	switch h := seen.Holder; {
+	case l.Ready && h == nil:
+		return Decision{Evaluate: true, Why: "the turn is this node's", Need: NeedHolder}
+	case l.Ready && (h.Gone || h.NodeBootID != c.BootID || h.RecordBootID != c.BootID):
+		// Others would take it for rebooted while its gate is open.
+		return Decision{Evaluate: true, Why: "the turn is this node's, but its Node object or its record does not tell of this boot yet", Again: time.Minute}
 	case l.Ready:
 		next := s
 		next.Phase, next.BootID, next.Acknowledged = Open, c.BootID, true
@@ -294,17 +311,14 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 		next.NotActedOn = 2
 		d.Write, d.Why, d.Loud = &next, stopped, true
 		return d
-	case s.NotActedOn > 1:
+	case s.NotActedOn > 1 && l.Pending:
 		d.Why, d.Loud = stopped, true
 		return d
 	}
 	if l.Open {
 		return d
 	}
-	// It was not open before it was permitted to be; what it was closed for then
-	// does not count.
-	closed := min(l.ClosedFor, seen.Now.Sub(s.Since))
-	if wait := c.Settle - closed; wait > 0 {
+	if wait := c.Settle - l.ClosedFor; wait > 0 {
 		d.Again = wait
 		return d
 	}
@@ -320,7 +334,7 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 		return handed
 	default:
 		next := State{Phase: Granted, Holder: c.Node, BootID: c.BootID, Acknowledged: true, NotActedOn: s.NotActedOn, Next: s.Next, Waiting: s.Waiting}
-		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not have this node", closed.Round(time.Second))
+		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not have this node", l.ClosedFor.Round(time.Second))
 	}
 	return d
 }

@@ -2,6 +2,7 @@ package turn
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -75,6 +76,7 @@ func ParseOperator(lease *coordinationv1.Lease) Operator {
 			o.Overrides[strings.TrimPrefix(key, OverridePrefix)] = Override{until, strings.TrimSpace(reason)}
 		}
 	}
+	slices.Sort(o.Problems)
 	return o
 }
 

@@ -6,15 +6,18 @@ import (
 	"time"
 )
 
-// Candidate is a node that waits for its reboot, by its record.
+// Candidate is a node, by its record.
 type Candidate struct {
 	Node, BootID string
 	// Tier is the place of the node's tier in the order; lower goes first.
-	Tier         int
+	Tier int
+	// PendingSince is since when it waits for its reboot, and zero where it does not.
 	PendingSince time.Time
 	// Epoch is the highest epoch of the turn that its gate has told of.
 	Epoch int64
 }
+
+func (c Candidate) waits() bool { return !c.PendingSince.IsZero() }
 
 // Rank sorts candidates: by tier, then the longest pending, then by name.
 func Rank(candidates []Candidate) []Candidate {
@@ -25,13 +28,13 @@ func Rank(candidates []Candidate) []Candidate {
 	return ranked
 }
 
-// choose returns the first in rank that is not held, or the next one behind the
+// choose returns the first in rank that waits and is not held, or the next one behind the
 // node that hands on, so that a row of nodes that cannot go does not keep the
 // others from it.
 func choose(candidates []Candidate, o Operator, after string) (chosen Candidate, waiting []string, found bool) {
 	var able []Candidate
 	for _, c := range Rank(candidates) {
-		if _, held := o.Held(c.Node); !held {
+		if _, held := o.Held(c.Node); !held && c.waits() {
 			able = append(able, c)
 			waiting = append(waiting, c.Node)
 		}

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
 	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
@@ -76,6 +77,7 @@ type Turn struct {
 	OnEpoch func(int64)
 	Log     *slog.Logger
 
+	random  func() float64
 	wake    chan struct{}
 	views   chan View
 	current atomic.Pointer[View]
@@ -90,6 +92,7 @@ type Turn struct {
 	read     time.Time             // when, on the own clock
 	date     time.Time             // and by the API server's
 	problem  error
+	unread   bool // the problem is not of the Lease: reading it anew may tell more
 	state    State
 	operator Operator
 	epoch    int64 // the highest that was seen
@@ -108,6 +111,7 @@ type Turn struct {
 	released   time.Time
 	chooseAt   time.Time
 	chooseOf   int64
+	confirmed  time.Time // when Confirm was last asked whether the gate may open
 	logged     string
 }
 
@@ -130,6 +134,7 @@ type Gate struct {
 
 // Start prepares the Turn.
 func (t *Turn) Start() {
+	t.random = rand.Float64
 	t.wake, t.views = make(chan struct{}, 1), make(chan View, 1)
 	t.problem = errors.New("the turn was not read yet")
 	t.current.Store(&View{Problem: t.problem})
@@ -146,6 +151,11 @@ func (t *Turn) Tell(g Gate) {
 		return
 	}
 	t.told = g
+	t.hasten()
+}
+
+// hasten wakes Run.
+func (t *Turn) hasten() {
 	select {
 	case t.wake <- struct{}{}:
 	default:
@@ -162,35 +172,32 @@ func (t *Turn) gate() Gate {
 func (t *Turn) Run(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
-		if err := t.follow(ctx); err != nil && ctx.Err() == nil {
-			t.Log.Debug("the turn is read anew", "error", err, "in", pause.String())
-			select {
-			case <-time.After(time.Duration(float64(pause) * (0.5 + rand.Float64()))):
-			case <-ctx.Done():
-			}
-			pause = min(2*pause, lastPause)
-			continue
+		began := time.Now()
+		err := t.follow(ctx)
+		if ctx.Err() != nil {
+			return
 		}
-		pause = firstPause
+		lasted := time.Since(began)
+		if err == nil || lasted > lastPause {
+			pause = firstPause
+		}
+		wait := firstPause - lasted // whoever ends watches at once is not asked without end
+		if err != nil {
+			t.Log.Debug("the turn is read anew", "error", err, "in", pause.String())
+			wait = time.Duration(float64(pause) * (0.5 + t.random()))
+			pause = min(2*pause, lastPause)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
 	}
 }
 
 // follow reads the turn once, and watches it while it concerns this node. It
 // returns nil when the turn should be read afresh at once.
 func (t *Turn) follow(ctx context.Context) error {
-	t.mu.Lock()
-	err := t.look(ctx)
-	if err == nil {
-		err = t.findTier(ctx)
-	}
-	if err == nil {
-		err = t.act(ctx)
-	}
-	concerned, version := t.concerned(), ""
-	if t.lease != nil {
-		version = t.lease.ResourceVersion
-	}
-	t.mu.Unlock()
+	version, concerned, err := t.begun(ctx)
 	if err != nil {
 		return err
 	}
@@ -205,6 +212,23 @@ func (t *Turn) follow(ctx context.Context) error {
 		return nil
 	}
 	return t.watch(ctx, version)
+}
+
+// begun reads the turn and acts on it. It returns the version that it read and
+// whether what follows it concerns this node.
+func (t *Turn) begun(ctx context.Context) (version string, concerned bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err = t.look(ctx); err == nil {
+		err = t.findTier(ctx)
+	}
+	if err == nil {
+		err = t.act(ctx)
+	}
+	if t.lease != nil {
+		version = t.lease.ResourceVersion
+	}
+	return version, t.concerned(), err
 }
 
 // concerned reports whether the node waits or has the turn.
@@ -257,6 +281,9 @@ func (t *Turn) watch(ctx context.Context, version string) error {
 
 // again is when to act although nothing has happened.
 func (t *Turn) again() time.Duration {
+	if t.problem != nil {
+		return time.Hour // only an event can change that
+	}
 	wait := t.decision.Again
 	if wait <= 0 {
 		wait = time.Hour
@@ -267,7 +294,7 @@ func (t *Turn) again() time.Duration {
 		}
 	}
 	sooner(t.chooseAt)
-	if t.decision.Need == NeedHolder {
+	if t.state.Phase == Open && t.state.Holder != t.Config.Node {
 		sooner(t.checkAt)
 	}
 	return max(wait, 50*time.Millisecond)
@@ -281,7 +308,9 @@ func (t *Turn) onEvent(ctx context.Context, event watch.Event) error {
 	case event.Type == watch.Bookmark:
 		return nil
 	case !ok:
-		return fmt.Errorf("watching the turn: %s: %v", event.Type, event.Object)
+		return t.failed(fmt.Errorf("watching the turn: %s: %v", event.Type, event.Object))
+	case t.lease != nil && older(lease, t.lease):
+		return nil // it was read meanwhile, and what followed it
 	case event.Type == watch.Deleted:
 		t.take(nil, errors.New("the turn's Lease was deleted: make it again as docs/turn.md says"))
 	default:
@@ -290,11 +319,19 @@ func (t *Turn) onEvent(ctx context.Context, event watch.Event) error {
 	return t.act(ctx)
 }
 
+// older reports whether a was written before b.
+func older(a, b *coordinationv1.Lease) bool {
+	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+	return err == nil && order < 0
+}
+
 func (t *Turn) woken(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.findTier(ctx); err != nil {
-		return err
+	if !t.unread {
+		if err := t.findTier(ctx); err != nil {
+			return err
+		}
 	}
 	return t.act(ctx)
 }
@@ -336,18 +373,14 @@ func (t *Turn) acted(ctx context.Context) error {
 func (t *Turn) lost(err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.problem = err
-	t.publish()
-	return err
+	return t.failed(err)
 }
 
 // look reads the Lease from the API server itself.
 func (t *Turn) look(ctx context.Context) error {
 	if !t.began {
 		if err := t.begin(ctx); err != nil {
-			t.problem = err
-			t.publish()
-			return err
+			return t.failed(err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
@@ -359,13 +392,10 @@ func (t *Turn) look(ctx context.Context) error {
 	}
 	switch {
 	case apierrors.IsNotFound(err):
-		t.take(nil, fmt.Errorf("the turn's Lease %s does not exist: make it as docs/turn.md says", LeaseName))
-		t.publish()
-		return t.problem
+		t.take(nil, nil)
+		return t.failed(fmt.Errorf("the turn's Lease %s does not exist: make it as docs/turn.md says", LeaseName))
 	case err != nil:
-		t.problem = fmt.Errorf("reading the turn: %w", err)
-		t.publish()
-		return t.problem
+		return t.failed(fmt.Errorf("reading the turn: %w", err))
 	}
 	t.read = time.Now() // after the answer was dated, so that now is never ahead
 	t.take(lease, nil)
@@ -391,7 +421,7 @@ func (t *Turn) begin(ctx context.Context) error {
 
 // take makes a Lease, or the lack of one, what is known.
 func (t *Turn) take(lease *coordinationv1.Lease, problem error) {
-	t.lease, t.problem = lease, problem
+	t.lease, t.problem, t.unread = lease, problem, false
 	if lease == nil {
 		t.state, t.operator = State{}, Operator{}
 		return
@@ -413,29 +443,38 @@ func (t *Turn) take(lease *coordinationv1.Lease, problem error) {
 // now is the API server's time.
 func (t *Turn) now() time.Time { return t.date.Add(time.Since(t.read)) }
 
-// act decides, observes what that needs, and writes what follows.
+// act decides, observes what that needs, and writes what follows, until there is
+// nothing more to write.
 func (t *Turn) act(ctx context.Context) error {
 	defer t.publish()
-	if t.problem != nil {
-		return nil
+	for range 5 {
+		switch {
+		case t.unread:
+			return t.problem
+		case t.problem != nil:
+			return nil
+		}
+		d, err := t.decide(ctx)
+		if err != nil || d.Write == nil {
+			return err
+		}
+		// What is written depends on the time, and the own clock drifts in a soak.
+		version := t.lease.ResourceVersion
+		if err := t.look(ctx); err != nil {
+			return err
+		}
+		if t.problem != nil || t.lease.ResourceVersion != version {
+			continue
+		}
+		t.question.seen.Now = t.now()
+		if t.decision = t.question.decide(t.state, t.operator); t.decision.Write == nil {
+			return nil
+		}
+		if err := t.write(ctx, t.decision); err != nil {
+			return err
+		}
 	}
-	d, err := t.decide(ctx)
-	if err != nil || d.Write == nil {
-		return err
-	}
-	// What is written depends on the time, and the own clock drifts in a soak.
-	version := t.lease.ResourceVersion
-	if err := t.look(ctx); err != nil {
-		return err
-	}
-	if t.problem != nil || t.lease.ResourceVersion != version {
-		return nil // the watch, or the next look, decides anew
-	}
-	t.question.seen.Now = t.now()
-	if t.decision = t.question.decide(t.state, t.operator); t.decision.Write == nil {
-		return nil
-	}
-	return t.write(ctx, t.decision)
+	return t.failed(errors.New("the turn changes faster than it can be followed"))
 }
 
 // question is what Decide was asked last, beside the Lease.
@@ -459,7 +498,7 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 	c.Soak = t.SoakOf(t.operator.Overridden(seen.Now))
 	mine := t.state.Holder == c.Node && (t.state.Phase == Granted || t.state.Phase == Open)
 	gate := t.gate()
-	local := Local{Pending: gate.Pending, BootedAt: gate.BootedAt, Open: gate.Open, ClosedFor: time.Since(gate.ClosedSince), Ready: t.ready, NodeBlocked: gate.NodeBlocked}
+	local := Local{Pending: gate.Pending, BootedAt: gate.BootedAt, Open: gate.Open, ClosedFor: time.Since(later(gate.ClosedSince, t.confirmed)), Ready: t.ready, NodeBlocked: gate.NodeBlocked}
 	if gate.Overdue && mine {
 		if t.holder == nil || t.holderOf != t.state.Epoch || time.Since(t.holderAt) > checkEvery {
 			if err := t.observe(ctx); err != nil {
@@ -470,14 +509,14 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 	}
 	q.config, q.local = c, local
 	d := q.decide(t.state, t.operator)
-	switch {
-	case d.Need == NeedHolder && (mine || t.due()):
+	if d.Need == NeedHolder && (mine || t.due()) {
 		if err := t.observe(ctx); err != nil {
 			return d, t.failed(err)
 		}
 		seen.Holder = t.holder
 		d = q.decide(t.state, t.operator)
-	case d.Need == NeedCandidates && (mine || t.drawn()):
+	}
+	if d.Need == NeedCandidates && (mine || t.drawn()) {
 		candidates, err := t.candidates(ctx)
 		if err != nil {
 			return d, t.failed(err)
@@ -493,8 +532,9 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 	return d, nil
 }
 
+// failed makes the turn unknown until it is read anew.
 func (t *Turn) failed(err error) error {
-	t.problem = err
+	t.problem, t.unread = err, true
 	t.publish()
 	return err
 }
@@ -514,7 +554,7 @@ func (t *Turn) seeRelease(seen *Seen) {
 
 // patience spreads the looks at a holder over all who wait.
 func (t *Turn) patience() time.Duration {
-	return time.Duration(float64(checkEvery) * float64(max(t.state.Waiting, 1)) * (0.5 + rand.Float64()))
+	return time.Duration(float64(checkEvery) * float64(max(t.state.Waiting, 1)) * (0.5 + t.random()))
 }
 
 // due reports whether the time has come to look at the holder, and sets the next
@@ -523,7 +563,7 @@ func (t *Turn) patience() time.Duration {
 func (t *Turn) due() bool {
 	now, patience := time.Now(), t.patience()
 	if t.checkOf != t.state.Epoch {
-		t.checkOf, t.checkAt = t.state.Epoch, now.Add(time.Duration(rand.Float64()*float64(patience)))
+		t.checkOf, t.checkAt = t.state.Epoch, now.Add(time.Duration(t.random()*float64(patience)))
 		return false
 	}
 	if now.Before(t.checkAt) {
@@ -537,7 +577,7 @@ func (t *Turn) due() bool {
 // draw one each, so that they do not all list the records at once.
 func (t *Turn) drawn() bool {
 	if t.chooseOf != t.state.Epoch || t.chooseAt.IsZero() {
-		t.chooseOf, t.chooseAt = t.state.Epoch, time.Now().Add(time.Duration(rand.Float64()*float64(min(spread, t.Config.Interval))))
+		t.chooseOf, t.chooseAt = t.state.Epoch, time.Now().Add(time.Duration(t.random()*float64(min(spread, t.Config.Interval))))
 	}
 	return !time.Now().Before(t.chooseAt)
 }
@@ -600,21 +640,25 @@ func (t *Turn) lock(ctx context.Context) (known, named bool) {
 	return true, named
 }
 
-// candidates lists the records of the nodes that wait.
+// candidates lists the records.
 func (t *Turn) candidates(ctx context.Context) ([]Candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
-	return List(ctx, t.Leases)
+	return list(ctx, t.Leases)
 }
 
 // List returns the nodes that wait for a reboot, by their records. A record that
 // cannot be read belongs to no candidate.
 func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Candidate, error) {
+	all, err := list(ctx, leases)
+	return slices.DeleteFunc(all, func(c Candidate) bool { return !c.waits() }), err
+}
+
+// list also returns those that do not wait: they too have seen an epoch.
+func list(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Candidate, error) {
 	var candidates []Candidate
 	err := eachRecord(ctx, leases, func(r record.Record) {
-		if !r.PendingSince.IsZero() {
-			candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, Tier: r.Tier, PendingSince: r.PendingSince, Epoch: r.TurnEpoch})
-		}
+		candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, Tier: r.Tier, PendingSince: r.PendingSince, Epoch: r.TurnEpoch})
 	})
 	return candidates, err
 }
@@ -670,8 +714,12 @@ func (t *Turn) write(ctx context.Context, d Decision) error {
 	lease := t.lease.DeepCopy()
 	d.Write.Put(lease)
 	written, err := t.Leases.Update(ctx, lease, metav1.UpdateOptions{})
-	if apierrors.IsConflict(err) {
-		return t.look(ctx) // another was quicker
+	if apierrors.IsConflict(err) { // another was quicker
+		if err := t.look(ctx); err != nil || t.problem != nil {
+			return err
+		}
+		_, err := t.decide(ctx)
+		return err
 	}
 	if err != nil {
 		// It may have been written all the same: only a look can tell.
@@ -693,10 +741,16 @@ func (t *Turn) Confirm(ctx context.Context, ready bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer t.publish()
+	defer func() {
+		if t.unread {
+			t.hasten() // Run reads it anew
+		}
+	}()
 	if err := t.look(ctx); err != nil {
 		return err
 	}
-	t.ready = ready
+	// From now on the gate may open, which is told a moment later.
+	t.ready, t.confirmed = ready, time.Now()
 	defer func() { t.ready = false }()
 	if t.problem == nil {
 		d, err := t.decide(ctx)

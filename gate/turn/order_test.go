@@ -1,0 +1,42 @@
+package turn
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestRankAndChoose(t *testing.T) {
+	at := func(node string, tier int, hours time.Duration) Candidate {
+		return Candidate{Node: node, Tier: tier, PendingSince: noon.Add(-hours * time.Hour)}
+	}
+	candidates := []Candidate{at("control", 1, 90), at("c", 0, 1), at("b", 0, 5), at("a", 0, 5), at("d", 0, 9)}
+	held := Operator{Holds: map[string]string{"d": "", "a": ""}}
+	for name, c := range map[string]struct {
+		operator Operator
+		after    string
+		want     string
+	}{
+		"tier, longest, name":           {Operator{}, "", "d of [d a b c control]"},
+		"behind the one that hands on":  {Operator{}, "a", "b of [d a b c control]"},
+		"and around":                    {Operator{}, "control", "d of [d a b c control]"},
+		"behind one that does not wait": {Operator{}, "z", "d of [d a b c control]"},
+		"not who is held":               {held, "", "b of [b c control]"},
+		"behind one that is held":       {held, "a", "b of [b c control]"},
+		"nobody":                        {Operator{Holds: map[string]string{"a": "", "b": "", "c": "", "d": "", "control": ""}}, "", "none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			chosen, waiting, found := choose(candidates, c.operator, c.after)
+			got := fmt.Sprintf("%s of %v", chosen.Node, waiting)
+			if !found {
+				got = "none"
+			}
+			if got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+	if candidates[0].Node != "control" {
+		t.Error("ranking changed its argument")
+	}
+}

@@ -1,0 +1,361 @@
+package turn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
+	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/record"
+	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+)
+
+const (
+	namespace = "sentinel-gate"
+	user      = "system:serviceaccount:sentinel-gate:sentinel-gate"
+)
+
+// startControlPlane is called by the first test that needs one, so that the
+// others, and the fuzzer's workers, do without.
+var startControlPlane = sync.OnceValues(func() (*controlplane.ControlPlane, error) {
+	ctx := context.Background()
+	cp, err := controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr, Audit: true})
+	if err != nil {
+		return nil, err
+	}
+	stopControlPlane = cp.Stop
+	return cp, errors.Join(cp.Namespace(ctx, namespace), cp.ApplyFile(ctx, "deploy/rbac.yaml"))
+})
+
+var stopControlPlane = func() {}
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	stopControlPlane()
+	os.Exit(status)
+}
+
+// real is a cluster whose gates take their turns on a real API server, with the
+// token that is shipped.
+type real struct {
+	t      *testing.T
+	cp     *controlplane.ControlPlane
+	leases coordinationclient.LeaseInterface // the administrator's
+	config *rest.Config
+	began  time.Time
+}
+
+func newReal(t *testing.T) *real {
+	t.Helper()
+	cp, err := startControlPlane()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &real{t: t, cp: cp, leases: cp.Client().CoordinationV1().Leases(namespace), began: time.Now()}
+	path, err := cp.ServiceAccountKubeconfig(t.Context(), namespace, "sentinel-gate")
+	r.must(err)
+	r.config, err = clientcmd.BuildConfigFromFlags("", path)
+	r.must(err)
+	t.Cleanup(func() {
+		ctx, now := context.Background(), *metav1.NewDeleteOptions(0)
+		r.must(errors.Join(
+			r.leases.DeleteCollection(ctx, now, metav1.ListOptions{}),
+			cp.Client().CoreV1().Nodes().DeleteCollection(ctx, now, metav1.ListOptions{}),
+		))
+	})
+	return r
+}
+
+func (r *real) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// make makes the turn's Lease.
+func (r *real) make(s State) {
+	r.t.Helper()
+	lease := leaseWith(nil)
+	if s.Phase != Unwritten {
+		s.Put(lease)
+	}
+	_, err := r.leases.Create(r.t.Context(), lease, metav1.CreateOptions{})
+	r.must(err)
+}
+
+func (r *real) remove() {
+	r.t.Helper()
+	r.must(r.leases.Delete(r.t.Context(), LeaseName, metav1.DeleteOptions{}))
+}
+
+// annotate does what kubectl annotate does; an empty value removes.
+func (r *real) annotate(key, value string) {
+	r.t.Helper()
+	r.must(controlplane.Poll(r.t.Context(), func() error {
+		lease, err := r.leases.Get(r.t.Context(), LeaseName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if lease.Annotations == nil {
+			lease.Annotations = map[string]string{}
+		}
+		if lease.Annotations[key] = value; value == "" {
+			delete(lease.Annotations, key)
+		}
+		_, err = r.leases.Update(r.t.Context(), lease, metav1.UpdateOptions{})
+		return err
+	}))
+}
+
+// member is a gate's part in the turn.
+type member struct {
+	*Turn
+	r      *real
+	client string // the user agent
+}
+
+// join adds a node that waits, with its record, and starts its gate's part.
+func (r *real) join(name string, pendingSince time.Time) *member {
+	r.t.Helper()
+	ctx, boot := r.t.Context(), "boot-of-"+name
+	_, err := r.cp.AddNode(ctx, name, func(n *corev1.Node) { n.Status.NodeInfo.BootID = boot })
+	r.must(err)
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Labels: map[string]string{record.Label: "true"},
+		Annotations: map[string]string{"sentinel-gate.io/boot-id": boot, "sentinel-gate.io/booted-at": text(noon), "sentinel-gate.io/pending-since": text(pendingSince)},
+	}}
+	_, err = r.leases.Create(ctx, lease, metav1.CreateOptions{})
+	r.must(err)
+	return r.start(name, boot)
+}
+
+// start starts the gate's part, of which the API server knows already.
+func (r *real) start(name, boot string) *member {
+	r.t.Helper()
+	config := rest.CopyConfig(r.config)
+	config.UserAgent = r.t.Name() + "/" + name
+	config.Wrap(clock.Transport)
+	client, err := kubernetes.NewForConfig(config)
+	r.must(err)
+	m := &member{r: r, client: config.UserAgent, Turn: &Turn{
+		Config: Config{Node: name, BootID: boot, MaxAge: time.Minute, Settle: time.Minute, GrantTimeout: time.Hour, Interval: 500 * time.Millisecond},
+		SoakOf: func(map[string]Override) time.Duration { return time.Hour },
+		Leases: client.CoordinationV1().Leases(namespace), Nodes: client.CoreV1().Nodes(),
+		DaemonSets: func(ns string) appsclient.DaemonSetInterface { return client.AppsV1().DaemonSets(ns) },
+		Kured:      func() Kured { return Kured{"kube-system", "kured", "weave.works/kured-node-lock"} },
+		Order:      []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, Log: slog.New(slog.DiscardHandler),
+	}}
+	m.Start()
+	m.Tell(Gate{Pending: true, ClosedSince: time.Now().Add(-time.Hour)})
+	ctx, cancel := context.WithCancel(r.t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); m.Run(ctx) }()
+	r.t.Cleanup(func() { cancel(); <-done })
+	return m
+}
+
+// await waits until the gate's view says so.
+func (m *member) await(what string, is func(View) bool) {
+	m.r.t.Helper()
+	ctx, cancel := context.WithTimeout(m.r.t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		if is(m.View()) {
+			return
+		}
+		select {
+		case <-m.Views():
+		case <-ctx.Done():
+			m.r.t.Fatalf("%s: not %s: %s, %s", m.Config.Node, what, m.View(), m.View().Why())
+		}
+	}
+}
+
+func (m *member) awaitWhy(want string) {
+	m.r.t.Helper()
+	m.await("because "+want, func(v View) bool { return strings.Contains(v.Why(), want) })
+}
+
+func says(want string) func(View) bool { return func(v View) bool { return v.String() == want } }
+
+// open opens the gate, as an evaluation that passed does.
+func (m *member) open() {
+	m.r.t.Helper()
+	m.await("granted", View.Evaluates)
+	m.r.must(m.Confirm(m.r.t.Context(), true))
+	if !m.Permits() {
+		m.r.t.Fatal("confirmed, and not permitted")
+	}
+	m.Tell(Gate{Pending: true, Open: true})
+}
+
+func TestLeaseIsMissing(t *testing.T) {
+	r := newReal(t)
+	m := r.join("a", noon)
+	m.awaitWhy("the turn's Lease sentinel-gate-turn does not exist")
+	r.make(State{})
+	m.awaitWhy("soaking until")
+	r.remove()
+	m.awaitWhy("the turn's Lease was deleted")
+	r.make(State{})
+	m.awaitWhy("the turn's epoch is 0, and 1 was seen already")
+	r.remove()
+	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	m.open()
+}
+
+func TestLeaseIsChangedByHand(t *testing.T) {
+	r := newReal(t)
+	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	m := r.join("a", noon)
+	m.open()
+	r.annotate(holderKey, "b")
+	m.awaitWhy("it was changed by hand")
+	if m.Permits() || m.Confirm(t.Context(), true) == nil {
+		t.Error("permitted")
+	}
+	r.annotate(holderKey, "a")
+	m.await("open again", View.Permits)
+}
+
+// F38: a copy that was saved earlier holds nothing open, and is not believed by
+// a gate that has not seen what came after it either.
+func TestLeaseIsSetBack(t *testing.T) {
+	r := newReal(t)
+	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	a := r.join("a", noon)
+	a.open()
+	if _, err := r.leases.Patch(t.Context(), "a", "application/merge-patch+json", []byte(fmt.Sprintf(`{"metadata":{"annotations":{"sentinel-gate.io/turn-epoch-seen":"%d"}}}`, a.View().State.Epoch)), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.remove()
+	r.make(State{Epoch: 6, Phase: Granted, Holder: "b", BootID: "boot-of-b", Since: time.Now()})
+	a.awaitWhy("its Lease was set back or made anew")
+	b := r.join("b", noon)
+	b.awaitWhy("was seen already") // before it acknowledges
+	if err := b.Confirm(t.Context(), true); err == nil || !strings.Contains(err.Error(), "was seen already") {
+		t.Errorf("got %v", err)
+	}
+	b.awaitWhy("was seen already")
+}
+
+func TestOperator(t *testing.T) {
+	r := newReal(t)
+	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	m := r.join("a", noon)
+	m.open()
+
+	began := time.Now()
+	r.annotate(HaltKey, "an incident")
+	m.await("closed", func(v View) bool { return !v.Permits() })
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("F30: halted after %s", took)
+	}
+	m.awaitWhy("halted: an incident")
+	if err := m.Confirm(t.Context(), true); err == nil || err.Error() != "halted: an incident" {
+		t.Errorf("got %v", err)
+	}
+	r.annotate(HaltKey, "")
+	m.await("open again", View.Permits)
+
+	r.annotate(HoldPrefix+"a", "a migration")
+	m.awaitWhy("this node is held: a migration")
+	r.annotate(HoldPrefix+"a", "")
+	m.await("open again", View.Permits)
+
+	r.annotate(ReleaseKey, fmt.Sprint(m.View().State.Epoch))
+	m.awaitWhy("a was released from its turn; it counts as rebooted in 2m0s")
+	if m.Permits() {
+		t.Error("released, and permitted")
+	}
+}
+
+// A holder that reboots is recognised by its boot, by itself.
+func TestHolderReboots(t *testing.T) {
+	r := newReal(t)
+	r.make(State{Epoch: 7, Phase: Open, Holder: "a", BootID: "an earlier boot", Since: time.Now().Add(-time.Minute)})
+	m := r.join("a", noon)
+	m.await("soaking", says("soaking a"))
+}
+
+// What a gate that waits asks does not grow with the cluster: its record, the
+// turn and its labels once, and a watch.
+func TestWaitingIsCheap(t *testing.T) {
+	r := newReal(t)
+	r.make(State{Epoch: 7, Phase: Granted, Holder: "b", BootID: "boot-of-b", Since: time.Now(), Acknowledged: true})
+	a := r.join("a", noon)
+	a.await("waiting", says("granted b"))
+	r.annotate(HoldPrefix+"c", "one change")
+	a.await("told", func(v View) bool { return len(v.Operator.Holds) == 1 })
+	r.annotate(HoldPrefix+"d", "another")
+	a.await("told", func(v View) bool { return len(v.Operator.Holds) == 2 })
+	events, err := r.cp.Requests(user, r.began)
+	r.must(err)
+	var asked []string
+	for _, e := range events {
+		if e.UserAgent == a.client {
+			path, query, _ := strings.Cut(e.URI, "?")
+			if e.Verb == "list" && !strings.Contains(query, "metadata.name%3Da") {
+				t.Errorf("LIST %s", e.URI)
+			}
+			asked = append(asked, e.Verb+" "+path[strings.LastIndex(path, "/")+1:])
+		}
+	}
+	if got, want := strings.Join(asked, ", "), "get a, get sentinel-gate-turn, list nodes, watch leases"; got != want {
+		t.Errorf("asked %s\nwant  %s", got, want)
+	}
+}
+
+// A holder that is blocked by its own steps hands on; one on which kured has its
+// lock keeps the turn.
+func TestHandsOn(t *testing.T) {
+	r := newReal(t)
+	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	a, b := r.join("a", noon), r.join("b", noon.Add(time.Hour))
+	a.await("granted", View.Evaluates)
+	a.Tell(Gate{Pending: true, ClosedSince: time.Now(), NodeBlocked: true})
+	b.open()
+	a.awaitWhy("the turn is b's, whose gate was opened")
+
+	set, err := r.cp.AddDaemonSet(t.Context(), "kube-system", "kured", map[string]string{"app": "kured"})
+	r.must(err)
+	t.Cleanup(func() {
+		r.must(r.cp.Client().AppsV1().DaemonSets("kube-system").Delete(context.Background(), "kured", metav1.DeleteOptions{}))
+	})
+	r.lock(set, `{"nodeID":"b"}`)
+	settled := Gate{Pending: true, ClosedSince: time.Now().Add(-time.Hour)}
+	b.mu.Lock()
+	b.confirmed = settled.ClosedSince // an hour ago
+	b.mu.Unlock()
+	b.Tell(settled)
+	b.awaitWhy("the turn stays this node's: kured's lock names it")
+	r.lock(set, "")
+	settled.BootedAt = noon // only to be told
+	b.Tell(settled)
+	b.await("granted anew", says("granted b"))
+}
+
+func (r *real) lock(set *appsv1.DaemonSet, value string) {
+	r.t.Helper()
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{"weave.works/kured-node-lock":%q}}}`, value)
+	_, err := r.cp.Client().AppsV1().DaemonSets(set.Namespace).Patch(r.t.Context(), set.Name, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
+	r.must(err)
+}

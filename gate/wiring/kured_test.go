@@ -1,0 +1,61 @@
+package wiring
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestNewKured(t *testing.T) {
+	for name, c := range map[string]struct {
+		args                             string
+		namespace, daemonSet, annotation string
+		period                           time.Duration
+	}{
+		"defaults":              {"", "kube-system", "kured", "weave.works/kured-node-lock", time.Hour},
+		"the chart's":           {"/usr/bin/kured --ds-namespace=ops --ds-name=reboots --lock-annotation=example.com/lock --period=1m", "ops", "reboots", "example.com/lock", time.Minute},
+		"in words apart":        {"/usr/bin/kured --ds-name reboots --period 90s", "kube-system", "reboots", "weave.works/kured-node-lock", 90 * time.Second},
+		"the last one counts":   {"/usr/bin/kured --period=1m --period=2m", "kube-system", "kured", "weave.works/kured-node-lock", 2 * time.Minute},
+		"a period that is none": {"/usr/bin/kured --period=often", "kube-system", "kured", "weave.works/kured-node-lock", time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKured(strings.Fields(c.args))
+			if k.Namespace != c.namespace || k.DaemonSet != c.daemonSet || k.LockAnnotation != c.annotation || k.Period != c.period {
+				t.Errorf("%+v", k)
+			}
+		})
+	}
+}
+
+func TestKuredActs(t *testing.T) {
+	// 2026-01-31 is a Saturday.
+	for name, c := range map[string]struct {
+		args    string
+		yes, no []string
+	}{
+		"always":              {"", []string{"2026-01-31T00:00:00Z", "2026-01-31T23:59:59Z"}, nil},
+		"at night":            {"--start-time=22:00 --end-time=4am", []string{"2026-01-31T22:00:00Z", "2026-01-31T23:59:59Z", "2026-02-01T04:00:00Z"}, []string{"2026-01-31T21:59:59Z", "2026-02-01T04:00:01Z", "2026-01-31T12:00:00Z"}},
+		"by day":              {"--start-time=9:30 --end-time=05:00PM", []string{"2026-01-31T09:30:00Z", "2026-01-31T17:00:00Z"}, []string{"2026-01-31T09:29:59Z", "2026-01-31T17:00:01Z"}},
+		"from an hour alone":  {"--start-time=9", []string{"2026-01-31T09:00:00Z"}, []string{"2026-01-31T08:59:59Z"}},
+		"in another zone":     {"--time-zone=America/New_York --start-time=9:00", []string{"2026-01-31T14:00:00Z"}, []string{"2026-01-31T13:59:59Z"}},
+		"a zone that is none": {"--time-zone=Mars/Olympus --start-time=9:00", []string{"2026-01-31T09:00:00Z"}, []string{"2026-01-31T08:59:59Z"}},
+		"on some days":        {"--reboot-days=sat,SUNDAY", []string{"2026-01-31T12:00:00Z", "2026-02-01T12:00:00Z"}, []string{"2026-02-02T12:00:00Z"}},
+		"days given apart":    {"--reboot-days=mo --reboot-days=6", []string{"2026-01-31T12:00:00Z", "2026-02-02T12:00:00Z"}, []string{"2026-02-01T12:00:00Z"}},
+		"the day of a zone":   {"--reboot-days=fri --time-zone=America/New_York", []string{"2026-01-31T04:59:59Z"}, []string{"2026-01-31T05:00:00Z"}},
+		"a time that is none": {"--start-time=noon --end-time=25:00", []string{"2026-01-31T00:00:00Z", "2026-01-31T23:59:59Z"}, nil},
+		"a day that is none":  {"--reboot-days=someday", []string{"2026-01-31T12:00:00Z"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKured(strings.Fields(c.args))
+			for i, at := range append(c.yes, c.no...) {
+				when, err := time.Parse(time.RFC3339, at)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want := i < len(c.yes); k.Acts(when) != want {
+					t.Errorf("at %s: acts %t, want %t", at, !want, want)
+				}
+			}
+		})
+	}
+}
