@@ -29,6 +29,10 @@ func (c Config) gone() time.Duration { return 2 * c.MaxAge }
 // timeout bounds one request: well within what gone allows for it.
 func (c Config) timeout() time.Duration { return min(5*time.Second, c.MaxAge/2) }
 
+// checkEvery is how often, all who wait taken together, somebody looks at what
+// became of a holder whose gate was opened.
+func (c Config) checkEvery() time.Duration { return max(2*c.Interval, time.Second) }
+
 // silence is how long a holder may take to acknowledge its turn.
 func (c Config) silence() time.Duration { return max(5*c.Interval, 2*time.Minute) }
 
@@ -327,7 +331,7 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	case h == nil:
 		d.Need = NeedHolder
 	case h.Gone || h.NodeBootID != c.BootID || h.Unschedulable || !h.LockKnown || h.LockNamed:
-		d.Why, d.Again = "the turn stays this node's: "+h.kept(c), time.Minute
+		d.Why, d.Again = "the turn stays this node's: "+h.kept(c), min(c.Settle, time.Minute)
 	case s.Withdrawn:
 		handed := grant(c, s, o, Local{Pending: true}, seen, c.Node, "kured has not acted on this node's gate")
 		handed.Loud, handed.Again = true, c.Interval

@@ -29,9 +29,6 @@ import (
 const (
 	// spread is over how long those who wait are spread when the turn frees.
 	spread = 5 * time.Second
-	// checkEvery is how often, all who wait taken together, somebody looks at
-	// what became of a holder whose gate was opened.
-	checkEvery = time.Minute
 	// firstPause and lastPause lie between attempts to reach the API server.
 	firstPause = time.Second
 	lastPause  = 30 * time.Second
@@ -500,7 +497,7 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 	gate := t.gate()
 	local := Local{Pending: gate.Pending, BootedAt: gate.BootedAt, Open: gate.Open, ClosedFor: time.Since(later(gate.ClosedSince, t.confirmed)), Ready: t.ready, NodeBlocked: gate.NodeBlocked}
 	if gate.Overdue && mine {
-		if t.holder == nil || t.holderOf != t.state.Epoch || time.Since(t.holderAt) > checkEvery {
+		if t.holder == nil || t.holderOf != t.state.Epoch || time.Since(t.holderAt) > t.Config.checkEvery() {
 			if err := t.observe(ctx); err != nil {
 				return Decision{}, t.failed(err)
 			}
@@ -554,7 +551,7 @@ func (t *Turn) seeRelease(seen *Seen) {
 
 // patience spreads the looks at a holder over all who wait.
 func (t *Turn) patience() time.Duration {
-	return time.Duration(float64(checkEvery) * float64(max(t.state.Waiting, 1)) * (0.5 + t.random()))
+	return time.Duration(float64(t.Config.checkEvery()) * float64(max(t.state.Waiting, 1)) * (0.5 + t.random()))
 }
 
 // due reports whether the time has come to look at the holder, and sets the next
