@@ -31,7 +31,7 @@ func TestChaos(t *testing.T) {
 	tormented, end := context.WithCancel(ctx)
 	go func() {
 		defer end()
-		w.reach(tormented, 10*time.Minute, func() bool { return w.reboots >= *reboots })
+		w.reach(tormented, 5*time.Minute, func() bool { return w.reboots >= *reboots })
 	}()
 	c.run(tormented, ctx, rand.New(rand.NewPCG(*seed, 0))) //nolint:gosec // to be repeated
 	w.mu.Lock()

@@ -238,8 +238,14 @@ func (c *chaos) change(ctx context.Context, edit func(map[string]string)) (was *
 		if err != nil {
 			return err
 		}
-		was = lease.DeepCopy()
-		edit(lease.Annotations)
+		before := lease.DeepCopy()
+		if edit(lease.Annotations); maps.Equal(before.Annotations, lease.Annotations) {
+			if was == nil {
+				was = before
+			}
+			return nil // it needs no change, or an earlier attempt was not answered
+		}
+		was = before
 		_, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
 		return err
 	})
@@ -261,13 +267,13 @@ func put(was *coordinationv1.Lease) func(map[string]string) {
 }
 
 // breakSeal edits the Lease by hand, and puts it right again.
-func (c *chaos) breakSeal(ctx context.Context, rng *rand.Rand, m *member) {
+func (c *chaos) breakSeal(ctx context.Context, rng *rand.Rand, _ *member) {
 	if !c.lease.TryLock() {
 		return
 	}
 	defer c.lease.Unlock()
 	was, err := c.change(ctx, func(a map[string]string) {
-		a[gates+"holder"], a[gates+"boot-id"], a[gates+"phase"] = m.name, m.boot(), string(turn.Open)
+		a[gates+"holder"], a[gates+"phase"] = "somebody", string(turn.Free)
 	})
 	if err != nil {
 		return

@@ -125,7 +125,18 @@ func measureRequests(t *testing.T, size, records int) string {
 	for _, m := range w.members[idle:] {
 		w.must(m.host.RequireReboot())
 	}
+	// The first choice is made when all who wait are on record, as later ones are.
+	c := &chaos{world: w}
+	w.must(c.annotate(ctx, turn.HaltKey, "not yet"))
 	defer w.live(ctx, 1, false)()
+	w.must(until(ctx, func(ctx context.Context) error {
+		candidates, err := turn.List(ctx, w.cp.Client().CoordinationV1().Leases(cluster.Namespace))
+		if err == nil && len(candidates) < size-idle {
+			err = fmt.Errorf("only %d wait", len(candidates))
+		}
+		return err
+	}))
+	w.must(c.annotate(ctx, turn.HaltKey, ""))
 	if !w.reach(ctx, 2*time.Minute, func() bool { return w.open != nil }) {
 		t.Fatal("no gate opens")
 	}
