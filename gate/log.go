@@ -72,7 +72,7 @@ func (s Status) log(log *slog.Logger, level slog.Level) {
 	if s.Raw.Pending || s.Raw.Problem != nil {
 		asks = s.Decision.Asks()
 	}
-	if level == slog.LevelInfo && s.State == Closed && (s.Raw.Problem != nil || len(s.Decision.Outcomes) > 0 && s.Decision.Result() == Unknown) {
+	if level == slog.LevelInfo && s.State == Closed && (s.Raw.Problem != nil || s.Raw.Pending && (s.Turn.Problem != nil && s.TurnOn || s.Turn.Decision.Loud) || len(s.Decision.Outcomes) > 0 && s.Decision.Result() == Unknown) {
 		level = slog.LevelWarn
 	}
 	packages, steps := s.Raw.Packages, s.Decision.Outcomes

@@ -47,7 +47,7 @@ func (c *configuration) rules() []rbacv1.PolicyRule {
 	for _, rule := range needed {
 		for _, group := range rule.APIGroups {
 			for _, name := range rule.Resources {
-				all := append(verbs[resource{group, name}], rule.Verbs...)
+				all := slices.Concat(verbs[resource{group, name}], rule.Verbs)
 				slices.Sort(all)
 				verbs[resource{group, name}] = slices.Compact(all)
 			}

@@ -363,6 +363,10 @@ func (h Holder) kept(c Config) string {
 
 func openElsewhere(c Config, s State, l Local, seen Seen) Decision {
 	d := Decision{Why: fmt.Sprintf("the turn is %s's, whose gate was opened %s", s.Holder, text(s.Since)) + ahead(s, c.Node)}
+	if seen.Now.Sub(s.Since) > 2*c.GrantTimeout {
+		d.Why += "; it has neither rebooted nor given the turn up: has it come back?"
+		d.Loud = true
+	}
 	if !l.Pending {
 		return d
 	}

@@ -31,7 +31,7 @@ type rollout struct {
 }
 
 // newRollout starts the gates of the first nodes. Their turn is settled quickly.
-func newRollout(t *testing.T, size int, change ...func(*daemon.Options)) *rollout {
+func newRollout(t *testing.T, size int) *rollout {
 	t.Helper()
 	r := &rollout{world: newWorld(t), hosts: make([]*daemon.Host, size), gates: make([]*daemon.Daemon, size)}
 	sets := cp.Client().AppsV1().DaemonSets("kube-system")
@@ -47,7 +47,7 @@ func newRollout(t *testing.T, size int, change ...func(*daemon.Options)) *rollou
 		r.hosts[i], err = daemon.NewHost(r.dir(t), r.Nodes[i].BootID(), cluster.BootedAgo)
 		r.must(err)
 		r.must(r.hosts[i].RequireReboot())
-		r.startGate(i, change...)
+		r.startGate(i)
 	}
 	return r
 }
@@ -60,12 +60,12 @@ func (r *rollout) dir(t *testing.T) string {
 	return dir
 }
 
-func (r *rollout) startGate(i int, change ...func(*daemon.Options)) {
+func (r *rollout) startGate(i int) {
 	r.t.Helper()
-	r.gates[i] = r.start(append([]func(*daemon.Options){func(o *daemon.Options) {
+	r.gates[i] = r.start(func(o *daemon.Options) {
 		o.Host, o.Node = r.hosts[i], r.Nodes[i].Name
 		o.Settings = quick + "\nturn: {settle: 2s, grantTimeout: 5m}"
-	}}, change...)...)
+	})
 }
 
 // holder awaits an open gate, and returns its index. All the while no other may
