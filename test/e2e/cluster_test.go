@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 )
 
 // stateOf is Idle, Closed or Open.
@@ -42,22 +43,37 @@ func (w *world) bootedAt(ctx context.Context) (map[string]time.Time, error) {
 	return at, nil
 }
 
-// blocked returns nil if just these steps hold every gate closed that wants to
-// open; "" is for no gate wants to.
+// blocked returns nil if just these steps hold the gate closed that has the turn,
+// and the others wait; "" is for no gate wants to open.
 func (w *world) blocked(ctx context.Context, steps string) error {
 	records, err := w.records(ctx)
 	if err != nil {
 		return err
 	}
+	lease, err := w.cp.Client().CoordinationV1().Leases("sentinel-gate").Get(ctx, turn.LeaseName, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	state, err := turn.Parse(lease)
+	if err != nil {
+		return err
+	}
 	var problems []error
+	if steps != "" && state.Phase != turn.Granted {
+		problems = append(problems, fmt.Errorf("nobody has the turn: %+v", state))
+	}
 	waiting := 0
 	for _, r := range records {
+		want := ""
+		if r.Name == state.Holder { // whoever has not the turn asks no step
+			want = steps
+		}
 		state, blocking := r.Annotations[stateOf], r.Annotations["sentinel-gate.io/blocking"]
 		if state == "Idle" {
 			continue
 		}
 		waiting++
-		if state != "Closed" || blocking != steps {
+		if state != "Closed" || blocking != want {
 			problems = append(problems, fmt.Errorf("the gate of %s is %s, blocked by %q", r.Name, state, blocking))
 		}
 	}
@@ -65,6 +81,21 @@ func (w *world) blocked(ctx context.Context, steps string) error {
 		problems = append(problems, fmt.Errorf("%d gates want to open", waiting))
 	}
 	return errors.Join(problems...)
+}
+
+// oneOpen returns nil if no more than one gate is open.
+func (w *world) oneOpen(ctx context.Context) error {
+	records, err := w.records(ctx)
+	var open []string
+	for _, r := range records {
+		if r.Annotations[stateOf] == "Open" {
+			open = append(open, r.Name)
+		}
+	}
+	if len(open) > 1 {
+		return fmt.Errorf("the gates of %v are open at once", open)
+	}
+	return err
 }
 
 // noneOpen returns nil if no gate is open.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sentinel-gate/sentinel-gate/test/build"
+	"github.com/sentinel-gate/sentinel-gate/test/helm"
 )
 
 //go:embed testdata
@@ -36,31 +37,24 @@ func renderTo(file, name string, values any) error {
 	return os.WriteFile(file, content, 0o644)
 }
 
-// installGate installs the project's own manifests as docs/install.md says: with
-// an overlay that has the configuration and the names of the images. This is the
-// only place that knows how the gate is installed.
+// installGate installs the project's own chart as docs/install.md says: with a
+// file of values. This is the only place that knows how the gate is installed.
 func (w *world) installGate(ctx context.Context, soak time.Duration) error {
 	root, err := build.Root()
 	if err != nil {
 		return err
 	}
-	overlay := filepath.Join(w.dir, "overlay")
-	// kustomize takes no absolute path.
-	deploy, err := filepath.Rel(overlay, filepath.Join(root, "deploy"))
+	h, err := helm.New(ctx, filepath.Join(w.dir, "helm"), w.cp.Kubeconfig())
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(overlay, 0o755); err != nil {
+	file := filepath.Join(w.dir, "values.yaml")
+	if err := renderTo(file, "values.yaml", map[string]string{"GateName": gateName, "PodsName": podsName, "Tag": tag, "Soak": soak.String()}); err != nil {
 		return err
 	}
-	values := map[string]string{"Deploy": deploy, "GateName": gateName, "PodsName": podsName, "Tag": tag, "Soak": soak.String()}
-	for _, name := range []string{"kustomization.yaml", "config.yaml"} {
-		if err := renderTo(filepath.Join(overlay, name), "overlay/"+name, values); err != nil {
-			return err
-		}
-	}
-	if out, err := w.cp.Kubectl(ctx, w.cp.Kubeconfig(), "apply", "-k", overlay).CombinedOutput(); err != nil {
-		return fmt.Errorf("installing the gate: %w\n%s", err, out)
+	if _, err := h.Run(ctx, "install", "sentinel-gate", filepath.Join(root, "charts/sentinel-gate"),
+		"--namespace", "sentinel-gate", "--create-namespace", "--values", file); err != nil {
+		return fmt.Errorf("installing the gate: %w", err)
 	}
 	return w.awaitDaemonSet(ctx, "sentinel-gate", "sentinel-gate")
 }

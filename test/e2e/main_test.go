@@ -1,5 +1,5 @@
 // Package e2e tests a rollout from end to end: real nodes (kubelet, containerd,
-// runc) of a real control plane, the project's own manifests and image, and a
+// runc) of a real control plane, the project's own chart and image, and a
 // kured that reboots the nodes. What it starts lives in namespaces that end with
 // the test: no process and no mount outlives it, however it is killed.
 package e2e
@@ -19,6 +19,7 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/test/build"
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/helm"
 )
 
 const (
@@ -140,6 +141,9 @@ func exitCode(err error) (int, error) {
 // buildAll puts the programs of a run into dir: the tests have no network.
 func buildAll(ctx context.Context, dir string) error {
 	if _, err := controlplane.ServerBinary(ctx, os.Stderr); err != nil {
+		return err
+	}
+	if _, err := helm.Binary(ctx, os.Stderr); err != nil {
 		return err
 	}
 	kubelet, err := controlplane.KubeletBinary(ctx, os.Stderr)

@@ -35,6 +35,9 @@ func TestRolloutOneByOne(t *testing.T) {
 	w.must(err)
 	w.must(w.requireReboots())
 	w.must(w.poll(ctx, func() error {
+		if err := w.oneOpen(ctx); err != nil {
+			t.Error(err)
+		}
 		if rebooted := w.history.reboots(); len(rebooted) < len(w.nodes) {
 			return fmt.Errorf("%d of %d nodes have rebooted", len(rebooted), len(w.nodes))
 		}
