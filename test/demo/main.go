@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +15,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/test/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/daemon"
@@ -145,6 +149,23 @@ func (s *story) play(ctx context.Context) error {
 		return err
 	}
 
+	s.scene("Something is wrong: the operator halts every gate, with one annotation of the Lease of the turn.")
+	began = time.Now()
+	if err := s.annotate(ctx, turn.HaltKey, "INC-1234"); err != nil {
+		return err
+	}
+	s.gone(began, "the annotation was sent")
+	if err := s.await(ctx, "Closed"); err != nil {
+		return err
+	}
+	s.scene("It was a false alarm, and the annotation is removed.")
+	if err := s.annotate(ctx, turn.HaltKey, nil); err != nil {
+		return err
+	}
+	if err := s.await(ctx, "Open"); err != nil {
+		return err
+	}
+
 	s.scene("The daemon is killed with SIGKILL while the gate is open. Nobody cleans up.")
 	began = time.Now()
 	if err := s.daemon.Signal(syscall.SIGKILL); err != nil {
@@ -161,6 +182,16 @@ func (s *story) play(ctx context.Context) error {
 
 func (s *story) scene(format string, args ...any) {
 	fmt.Fprintf(s.out, "\n%5.1fs  == %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// annotate writes in the turn what a person would; nil removes it.
+func (s *story) annotate(ctx context.Context, key string, value any) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{key: value}}})
+	if err != nil {
+		return err
+	}
+	_, err = s.cluster.CP.Client().CoordinationV1().Leases(cluster.Namespace).Patch(ctx, turn.LeaseName, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
 }
 
 func (s *story) say(format string, args ...any) {

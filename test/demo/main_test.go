@@ -24,6 +24,7 @@ func TestStory(t *testing.T) {
 		"open: every step passes", "kured sees: the file exists",
 		"n4 goes NotReady", "stopped resolving", "closed: step", "n4 (Ready=False", "kured sees: no such file",
 		"the soak starts anew", "kured sees: the file exists",
+		"the operator halts", "stopped resolving", "halted: INC-1234", "kured sees: no such file", "kured sees: the file exists",
 		"SIGKILL", "stopped resolving", "the link is still there", "kured sees: no such file",
 	} {
 		_, after, found := strings.Cut(rest, want)
