@@ -31,10 +31,7 @@ func (b *bench) onFive(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.sideBySide(ctx, s, 5); err != nil {
-		return err
-	}
-	return b.everyType(ctx, s, "5 nodes", "stated")
+	return b.sideBySide(ctx, s, 5)
 }
 
 // closing measures, from the moment a node's kubelet begins to tell the API

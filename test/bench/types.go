@@ -40,6 +40,16 @@ const allTypes = `- {name: nodes, type: nodesReady}
 // for every hundred pods.
 const workloads = 10
 
+// allOnFive measures all types on five nodes.
+func (b *bench) allOnFive(ctx context.Context) error {
+	s, err := b.site(ctx, 5, controlplane.Options{})
+	if err != nil {
+		return err
+	}
+	defer s.cp.Stop()
+	return b.everyType(ctx, s, "5 nodes", "stated")
+}
+
 // onAThousand measures all types on 1,000 nodes with 30,000 pods.
 func (b *bench) onAThousand(ctx context.Context) error {
 	fmt.Fprintln(os.Stderr, "making 1,000 nodes and 30,000 pods")
