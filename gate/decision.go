@@ -171,8 +171,8 @@ func (d Decision) Asks() State {
 	return Closed
 }
 
-// reasons names each step with its reason.
-func (o Outcomes) reasons() string {
+// Reasons names each outcome's step with its reason.
+func (o Outcomes) Reasons() string {
 	words := make([]string, len(o))
 	for i, outcome := range o {
 		words[i] = fmt.Sprintf("%s (%s)", outcome.Name, outcome.Reason)

@@ -259,7 +259,7 @@ func (l *Loop) evaluate(ctx context.Context, now time.Time) {
 	go func() {
 		decision := l.Pipeline.Evaluate(ctx, overrides, func(o Outcome) { e.outcomes <- o })
 		if l.Turn != nil && ripe && decision.Passes() {
-			e.unconfirmed = l.Turn.Confirm(ctx, true)
+			e.unconfirmed = l.Turn.Confirm(ctx)
 		}
 		e.done <- decision
 	}()
@@ -658,14 +658,14 @@ func closedBy(d Decision) string {
 	if len(blocking) == 0 {
 		return "closed: there is no step that could hold the reboot back" + softly(d)
 	}
-	return fmt.Sprintf("closed: %d of %d steps hold the reboot back: %s", len(blocking), len(d.Outcomes), blocking.reasons()) + softly(d)
+	return fmt.Sprintf("closed: %d of %d steps hold the reboot back: %s", len(blocking), len(d.Outcomes), blocking.Reasons()) + softly(d)
 }
 
 // softly names the steps that do not pass and hold nothing back, if there are any.
 func softly(d Decision) string {
 	text := ""
 	if soft := d.Soft(); len(soft) > 0 {
-		text += "; soft, and so not counted: " + soft.reasons()
+		text += "; soft, and so not counted: " + soft.Reasons()
 	}
 	for _, o := range d.Overridden() {
 		text += fmt.Sprintf("; OVERRIDDEN: %s (%s), because: %s", o.Name, o.Reason, o.Override)

@@ -23,8 +23,6 @@ import (
 // once evaluates the steps once, whether or not a reboot is pending, and prints
 // what a person wants to know. It touches no file.
 func once(ctx context.Context, f flags, stdout io.Writer) error {
-	klog.SetOutput(io.Discard)
-	klog.LogToStderr(false)
 	c, err := usable(ctx, f)
 	if err != nil {
 		return unusable{err}
@@ -44,8 +42,11 @@ func once(ctx context.Context, f flags, stdout io.Writer) error {
 	return nil
 }
 
-// usable returns the configuration, for a cluster that answers this token.
+// usable returns the configuration, for a cluster that answers this token. From
+// then on client-go is silent: what is printed is for a person.
 func usable(ctx context.Context, f flags) (*configuration, error) {
+	klog.SetOutput(io.Discard)
+	klog.LogToStderr(false)
 	cluster, clusterErr := connect(f)
 	c, err := load(f.config, cluster)
 	if err := errors.Join(err, clusterErr); err != nil {
@@ -172,11 +173,7 @@ func butFor(what string, some gate.Outcomes) string {
 	if len(some) == 0 {
 		return ""
 	}
-	words := make([]string, len(some))
-	for i, o := range some {
-		words[i] = fmt.Sprintf("%s (%s)", o.Name, o.Reason)
-	}
-	return ", but for " + what + " ones: " + strings.Join(words, ", ")
+	return ", but for " + what + " ones: " + some.Reasons()
 }
 
 func forPackages(packages []string) string {

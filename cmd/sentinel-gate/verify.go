@@ -7,8 +7,6 @@ import (
 	"io"
 	"strings"
 
-	"k8s.io/klog/v2"
-
 	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/gate"
 )
@@ -16,8 +14,6 @@ import (
 // verify shows of each step what it looks at, its verdict, and what would become
 // of that if what was read were worse. It changes nothing.
 func verify(ctx context.Context, f flags, stdout io.Writer) error {
-	klog.SetOutput(io.Discard)
-	klog.LogToStderr(false)
 	c, err := usable(ctx, f)
 	if err != nil {
 		return unusable{err}

@@ -125,7 +125,7 @@ func Decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
 }
 
 func decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
-	mine := s.Holder == c.Node && (s.Phase == Granted || s.Phase == Open)
+	mine := s.heldBy(c.Node)
 	switch {
 	case s.Phase == Unwritten && l.Pending:
 		return Decision{Write: &State{Phase: Soaking, RebootedAt: seen.Now}, Why: "nobody knows what was before the turn's Lease was made, so a soak begins"}

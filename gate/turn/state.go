@@ -89,6 +89,11 @@ type State struct {
 	Waiting int
 }
 
+// heldBy reports whether the node has the turn.
+func (s State) heldBy(node string) bool {
+	return s.Holder == node && (s.Phase == Granted || s.Phase == Open)
+}
+
 // Parse reads the turn from its Lease. It fails where what the gates wrote is
 // incomplete, of another version, or changed by hand.
 func Parse(lease *coordinationv1.Lease) (State, error) {

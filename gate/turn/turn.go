@@ -230,15 +230,15 @@ func (t *Turn) begun(ctx context.Context) (version string, concerned bool, err e
 
 // concerned reports whether the node waits or has the turn.
 func (t *Turn) concerned() bool {
-	return t.gate().Pending || t.state.Holder == t.Config.Node && (t.state.Phase == Granted || t.state.Phase == Open)
+	return t.gate().Pending || t.state.heldBy(t.Config.Node)
 }
 
 func (t *Turn) watch(ctx context.Context, version string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events, err := t.Leases.Watch(ctx, metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, LeaseName).String(), ResourceVersion: version,
-	})
+	options := only(LeaseName)
+	options.ResourceVersion = version
+	events, err := t.Leases.Watch(ctx, options)
 	if err != nil {
 		return t.lost(fmt.Errorf("watching the turn: %w", err))
 	}
@@ -333,6 +333,12 @@ func (t *Turn) woken(ctx context.Context) error {
 	return t.act(ctx)
 }
 
+// only selects the one object of the name: the right to list is all it needs,
+// and one that is absent is no error.
+func only(name string) metav1.ListOptions {
+	return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}
+}
+
 // findTier reads the labels of the node when it begins to wait.
 func (t *Turn) findTier(ctx context.Context) error {
 	if !t.gate().Pending {
@@ -344,7 +350,7 @@ func (t *Turn) findTier(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
-	nodes, err := t.Nodes.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, t.Config.Node).String()})
+	nodes, err := t.Nodes.List(ctx, only(t.Config.Node))
 	if err == nil && len(nodes.Items) == 0 {
 		err = fmt.Errorf("there is no Node %s", t.Config.Node)
 	}
@@ -493,7 +499,7 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 	t.seeRelease(seen)
 	c := t.Config
 	c.Soak = t.SoakOf(t.operator.Overridden(seen.Now))
-	mine := t.state.Holder == c.Node && (t.state.Phase == Granted || t.state.Phase == Open)
+	mine := t.state.heldBy(c.Node)
 	gate := t.gate()
 	local := Local{Pending: gate.Pending, BootedAt: gate.BootedAt, Open: gate.Open, ClosedFor: time.Since(later(gate.ClosedSince, t.confirmed)), Ready: t.ready, NodeBlocked: gate.NodeBlocked}
 	if gate.Overdue && mine {
@@ -585,7 +591,7 @@ func (t *Turn) observe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	name := t.state.Holder
-	nodes, err := t.Nodes.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+	nodes, err := t.Nodes.List(ctx, only(name))
 	if err != nil {
 		return fmt.Errorf("reading the node %s, which has the turn: %w", name, err)
 	}
@@ -619,7 +625,7 @@ func (t *Turn) observe(ctx context.Context) error {
 // lock reads kured's.
 func (t *Turn) lock(ctx context.Context) (known, named bool) {
 	kured := t.Kured()
-	sets, err := t.DaemonSets(kured.Namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, kured.Name).String()})
+	sets, err := t.DaemonSets(kured.Namespace).List(ctx, only(kured.Name))
 	if err == nil && len(sets.Items) == 0 {
 		err = errors.New("there is no such DaemonSet")
 	}
@@ -654,27 +660,19 @@ func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Cand
 // list also returns those that do not wait: they too have seen an epoch.
 func list(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Candidate, error) {
 	var candidates []Candidate
-	err := eachRecord(ctx, leases, func(r record.Record) {
-		candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, Tier: r.Tier, PendingSince: r.PendingSince, Epoch: r.TurnEpoch})
-	})
-	return candidates, err
-}
-
-// eachRecord lists the records, and leaves out those that cannot be read.
-func eachRecord(ctx context.Context, leases coordinationclient.LeaseInterface, f func(record.Record)) error {
 	options := metav1.ListOptions{LabelSelector: record.Label, Limit: 500}
 	for {
 		list, err := leases.List(ctx, options)
 		if err != nil {
-			return fmt.Errorf("listing the records: %w", err)
+			return nil, fmt.Errorf("listing the records: %w", err)
 		}
 		for i := range list.Items {
 			if r, err := record.Parse(&list.Items[i]); err == nil {
-				f(r)
+				candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, Tier: r.Tier, PendingSince: r.PendingSince, Epoch: r.TurnEpoch})
 			}
 		}
 		if options.Continue = list.Continue; options.Continue == "" {
-			return nil
+			return candidates, nil
 		}
 	}
 }
@@ -686,11 +684,13 @@ func (t *Turn) vouch(ctx context.Context) error {
 	if t.vouched {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
-	defer cancel()
-	newest := t.epoch
-	if err := eachRecord(ctx, t.Leases, func(r record.Record) { newest = max(newest, r.TurnEpoch) }); err != nil {
+	candidates, err := t.candidates(ctx)
+	if err != nil {
 		return t.failed(err)
+	}
+	newest := t.epoch
+	for _, c := range candidates {
+		newest = max(newest, c.Epoch)
 	}
 	if newest > t.epoch {
 		t.epoch = newest
@@ -733,8 +733,9 @@ func (t *Turn) write(ctx context.Context, d Decision) error {
 }
 
 // Confirm reads the turn afresh for an evaluation that passed: it returns nil
-// if the gated sentinel may resolve. Where ready is set the turn is opened first.
-func (t *Turn) Confirm(ctx context.Context, ready bool) error {
+// if the gated sentinel may resolve. Where the turn is not open yet it is opened
+// first.
+func (t *Turn) Confirm(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer t.publish()
@@ -747,7 +748,7 @@ func (t *Turn) Confirm(ctx context.Context, ready bool) error {
 		return err
 	}
 	// From now on the gate may open, which is told a moment later.
-	t.ready, t.confirmed = ready, time.Now()
+	t.ready, t.confirmed = true, time.Now()
 	defer func() { t.ready = false }()
 	if t.problem == nil {
 		d, err := t.decide(ctx)

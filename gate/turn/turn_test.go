@@ -200,7 +200,7 @@ func says(want string) func(View) bool { return func(v View) bool { return v.Str
 func (m *member) open() {
 	m.r.t.Helper()
 	m.await("granted", View.Evaluates)
-	m.r.must(m.Confirm(m.r.t.Context(), true))
+	m.r.must(m.Confirm(m.r.t.Context()))
 	if !m.Permits() {
 		m.r.t.Fatal("confirmed, and not permitted")
 	}
@@ -229,7 +229,7 @@ func TestLeaseIsChangedByHand(t *testing.T) {
 	m.open()
 	r.annotate(holderKey, "b")
 	m.awaitWhy("it was changed by hand")
-	if m.Permits() || m.Confirm(t.Context(), true) == nil {
+	if m.Permits() || m.Confirm(t.Context()) == nil {
 		t.Error("permitted")
 	}
 	r.annotate(holderKey, "a")
@@ -251,7 +251,7 @@ func TestLeaseIsSetBack(t *testing.T) {
 	a.awaitWhy("its Lease was set back or made anew")
 	b := r.join("b", noon)
 	b.awaitWhy("was seen already") // before it acknowledges
-	if err := b.Confirm(t.Context(), true); err == nil || !strings.Contains(err.Error(), "was seen already") {
+	if err := b.Confirm(t.Context()); err == nil || !strings.Contains(err.Error(), "was seen already") {
 		t.Errorf("got %v", err)
 	}
 	b.awaitWhy("was seen already")
@@ -270,7 +270,7 @@ func TestOperator(t *testing.T) {
 		t.Errorf("F30: halted after %s", took)
 	}
 	m.awaitWhy("halted: an incident")
-	if err := m.Confirm(t.Context(), true); err == nil || err.Error() != "halted: an incident" {
+	if err := m.Confirm(t.Context()); err == nil || err.Error() != "halted: an incident" {
 		t.Errorf("got %v", err)
 	}
 	r.annotate(HaltKey, "")

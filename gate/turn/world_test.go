@@ -511,7 +511,7 @@ func (g *gate) evaluate(passes, node bool, ago time.Duration) {
 	switch {
 	case passes:
 		g.blocked = time.Time{}
-		if g.turn.Confirm(context.Background(), true) == nil {
+		if g.turn.Confirm(context.Background()) == nil {
 			g.permitted = now.Add(-ago)
 		} else if g.open {
 			g.open, g.closedSince = false, now
