@@ -156,13 +156,7 @@ func TestAlertmanagerOptions(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			check, problems := newAlerts(fromAlertmanager(c.change), nil)
-			got := ""
-			if err := errors.Join(problems...); err != nil {
-				got = err.Error()
-			}
-			if got != c.want || (check == nil) != (c.want != "") {
-				t.Errorf("got %v and\n%s\nwant\n%s", check, got, c.want)
-			}
+			compareMistakes(t, check, problems, c.want)
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package checks
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -347,13 +346,7 @@ func TestAlertsOptions(t *testing.T) {
 			o.Prometheus.URL = "http://prometheus:9090/prefix"
 			c.change(&o)
 			check, problems := newAlerts(o, nil)
-			got := ""
-			if err := errors.Join(problems...); err != nil {
-				got = err.Error()
-			}
-			if got != c.want || (check == nil) != (c.want != "") {
-				t.Errorf("got %v and\n%s\nwant\n%s", check, got, c.want)
-			}
+			compareMistakes(t, check, problems, c.want)
 		})
 	}
 }

@@ -41,6 +41,19 @@ func (w wanted) compare(t *testing.T, got gate.Result) {
 	}
 }
 
+// compareMistakes compares what a constructor refuses with the wanted text: it
+// returns a check if that is empty, and only then.
+func compareMistakes(t *testing.T, check Check, problems []error, want string) {
+	t.Helper()
+	got := ""
+	if err := errors.Join(problems...); err != nil {
+		got = err.Error()
+	}
+	if got != want || (check == nil) != (want != "") {
+		t.Errorf("got %v and\n%s\nwant\n%s", check, got, want)
+	}
+}
+
 func selector(t testing.TB, text string) Selector {
 	t.Helper()
 	var s Selector

@@ -182,16 +182,7 @@ func addStatic(w *watched, component string, n *controlplane.Node) {
 func TestF24ControlPlaneQuorum(t *testing.T) {
 	w := newWatched(t)
 	w.reading.Node = "n1"
-	check, problems := New("controlPlaneQuorum", nil, w.reading)
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	judge := func(want wanted) {
-		t.Helper()
-		got, err := check.Check(w.ctx)
-		w.must(err)
-		want.compare(t, got)
-	}
+	judge := w.judge("controlPlaneQuorum")
 	promote := func(n *controlplane.Node) {
 		_, err := w.CP.Client().CoreV1().Nodes().Patch(w.ctx, n.Name, apitypes.MergePatchType, []byte(`{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`), metav1.PatchOptions{})
 		w.must(err)

@@ -136,16 +136,7 @@ func cordon(w *watched, n *controlplane.Node, yes string) {
 func TestF25Cordons(t *testing.T) {
 	w := newWatched(t)
 	w.reading.Node = "n1"
-	check, problems := New("cordons", nil, w.reading)
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	judge := func(want wanted) {
-		t.Helper()
-		got, err := check.Check(w.ctx)
-		w.must(err)
-		want.compare(t, got)
-	}
+	judge := w.judge("cordons")
 	v := w.verify("cordons", ``, "2 other nodes, of 3 selected and 3 in all")
 	if got := v.changes(); got != "cordoned: n2 -> Fail NodesCordoned" {
 		t.Errorf("mutations:\n%s", got)

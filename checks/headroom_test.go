@@ -340,16 +340,7 @@ func FuzzCarried(f *testing.F) {
 func TestF31Headroom(t *testing.T) {
 	w := newWatched(t)
 	w.reading.Node = "n1"
-	check, problems := New("headroom", nil, w.reading)
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	judge := func(want wanted) {
-		t.Helper()
-		got, err := check.Check(w.ctx)
-		w.must(err)
-		want.compare(t, got)
-	}
+	judge := w.judge("headroom")
 	add := func(name, node, requests string, change ...func(*corev1.Pod)) {
 		t.Helper()
 		p := mover(name, requests, append(change, on(node))...)

@@ -3,7 +3,6 @@ package checks
 import (
 	"context"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -135,13 +134,7 @@ func TestHTTPOptions(t *testing.T) {
 			o.URL = "http://freeze.example/status"
 			c.change(&o)
 			check, problems := newHTTP(o, nil)
-			got := ""
-			if err := errors.Join(problems...); err != nil {
-				got = err.Error()
-			}
-			if got != c.want || (check == nil) != (c.want != "") {
-				t.Errorf("got %v and\n%s\nwant\n%s", check, got, c.want)
-			}
+			compareMistakes(t, check, problems, c.want)
 		})
 	}
 }

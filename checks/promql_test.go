@@ -227,13 +227,7 @@ func TestPromQLOptions(t *testing.T) {
 			o.Prometheus.URL, o.Query, o.RequireSeries = "http://prometheus:9090", "up == 0", "up"
 			c.change(&o)
 			check, problems := newPromQL(o, nil)
-			got := ""
-			if err := errors.Join(problems...); err != nil {
-				got = err.Error()
-			}
-			if got != c.want || (check == nil) != (c.want != "") {
-				t.Errorf("got %v and\n%s\nwant\n%s", check, got, c.want)
-			}
+			compareMistakes(t, check, problems, c.want)
 		})
 	}
 }

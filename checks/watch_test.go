@@ -85,6 +85,22 @@ func (w *watched) must(err error) {
 	}
 }
 
+// judge returns a function that runs the Check of a type by its defaults, and
+// compares what it says.
+func (w *watched) judge(typeName string) func(wanted) {
+	w.t.Helper()
+	check, problems := New(typeName, nil, w.reading)
+	if len(problems) > 0 {
+		w.t.Fatal(problems)
+	}
+	return func(want wanted) {
+		w.t.Helper()
+		got, err := check.Check(w.ctx)
+		w.must(err)
+		want.compare(w.t, got)
+	}
+}
+
 // touch changes an annotation of a node's record, which means nothing.
 func (w *watched) touch(name string) {
 	w.t.Helper()

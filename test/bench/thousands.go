@@ -38,6 +38,23 @@ type cost struct {
 	bytes, peak float64
 }
 
+// evaluate measures one evaluation by a process of its own, through the relay.
+func (b *bench) evaluate(ctx context.Context, s *site, relay *relay, o daemon.Options) (cost, error) {
+	var err error
+	if o.Kubeconfig, err = relay.kubeconfig(s, b.dir); err != nil {
+		return cost{}, err
+	}
+	o.Args = []string{"--once"}
+	// The gate that wrote the first node's record, if there was one, has long ended.
+	if err := s.Record(ctx, s.Nodes[0], time.Now().Add(-cluster.BootedAgo)); err != nil {
+		return cost{}, err
+	}
+	return relay.measure(func() ([]*exec.Cmd, error) {
+		cmd, err := daemon.Command(ctx, o)
+		return []*exec.Cmd{cmd}, err
+	})
+}
+
 // sideBySide evaluates once with the gate, and with the kubectl commands of a
 // shell loop that asks the same of the same API server.
 func (b *bench) sideBySide(ctx context.Context, s *site, size int) error {
@@ -54,15 +71,7 @@ func (b *bench) sideBySide(ctx context.Context, s *site, size int) error {
 	if err != nil {
 		return err
 	}
-	o.Kubeconfig, o.Args = kubeconfig, []string{"--once"}
-	// The gate that wrote the first node's record has long ended.
-	if err := s.Record(ctx, s.Nodes[0], time.Now().Add(-cluster.BootedAgo)); err != nil {
-		return err
-	}
-	gate, err := relay.measure(func() ([]*exec.Cmd, error) {
-		cmd, err := daemon.Command(ctx, o)
-		return []*exec.Cmd{cmd}, err
-	})
+	gate, err := b.evaluate(ctx, s, relay, o)
 	if err != nil {
 		return err
 	}

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
-	"time"
 
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -16,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 
-	"github.com/sentinel-gate/sentinel-gate/test/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/daemon"
 )
@@ -106,31 +103,20 @@ func (s *site) fill(ctx context.Context, perNode int) error {
 
 // everyType measures one evaluation of a step of each type.
 func (b *bench) everyType(ctx context.Context, s *site, where, target string) error {
+	o, err := b.options(s, 1, "")
+	if err != nil {
+		return err
+	}
+	o.Checks = fmt.Sprintf(allTypes, b.prom.URL())
+	if err := b.permit(ctx, s, o); err != nil {
+		return err
+	}
 	relay, err := newRelay(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer relay.listener.Close()
-	kubeconfig, err := relay.kubeconfig(s, b.dir)
-	if err != nil {
-		return err
-	}
-	o, err := b.options(s, 1, "")
-	if err != nil {
-		return err
-	}
-	o.Kubeconfig, o.Checks = kubeconfig, fmt.Sprintf(allTypes, b.prom.URL())
-	if err := b.permit(ctx, s, o); err != nil {
-		return err
-	}
-	if err := s.Record(ctx, s.Nodes[0], time.Now().Add(-cluster.BootedAgo)); err != nil {
-		return err
-	}
-	o.Args = []string{"--once"}
-	c, err := relay.measure(func() ([]*exec.Cmd, error) {
-		cmd, err := daemon.Command(ctx, o)
-		return []*exec.Cmd{cmd}, err
-	})
+	c, err := b.evaluate(ctx, s, relay, o)
 	if err != nil {
 		return err
 	}
