@@ -29,8 +29,8 @@ func (c Config) gone() time.Duration { return 2 * c.MaxAge }
 // timeout bounds one request: well within what gone allows for it.
 func (c Config) timeout() time.Duration { return min(5*time.Second, c.MaxAge/2) }
 
-// checkEvery is how often, all who wait taken together, somebody looks at what
-// became of a holder whose gate was opened.
+// checkEvery is how often one of those who wait looks at what became of a holder
+// whose gate was opened.
 func (c Config) checkEvery() time.Duration { return max(2*c.Interval, time.Second) }
 
 // silence is how long a holder may take to acknowledge its turn.

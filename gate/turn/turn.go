@@ -29,6 +29,8 @@ import (
 const (
 	// spread is over how long those who wait are spread when the turn frees.
 	spread = 5 * time.Second
+	// crowd is how many wait at least whom the turn does not name, for all they know.
+	crowd = 20
 	// firstPause and lastPause lie between attempts to reach the API server.
 	firstPause = time.Second
 	lastPause  = 30 * time.Second
@@ -555,9 +557,15 @@ func (t *Turn) seeRelease(seen *Seen) {
 	}
 }
 
-// patience spreads the looks at a holder over all who wait.
+// patience spreads the looks at a holder over those who wait. The few whom the
+// turn names share them. The others look seldom, in case those few are gone: the
+// turn does not tell how many have begun to wait since the holder was chosen.
 func (t *Turn) patience() time.Duration {
-	return time.Duration(float64(t.Config.checkEvery()) * float64(max(t.state.Waiting, 1)) * (0.5 + t.random()))
+	sharing := max(t.state.Waiting, crowd)
+	if slices.Contains(t.state.Next, t.Config.Node) {
+		sharing = len(t.state.Next)
+	}
+	return time.Duration(float64(t.Config.checkEvery()) * float64(sharing) * (0.5 + t.random()))
 }
 
 // due reports whether the time has come to look at the holder, and sets the next

@@ -324,6 +324,36 @@ func TestWaitingIsCheap(t *testing.T) {
 	}
 }
 
+// However many wait, and also if the turn does not tell how many, they look at the
+// holder as often as a few would.
+func TestLooksAreShared(t *testing.T) {
+	for name, c := range map[string]struct {
+		counted, since int // how many the turn tells of, and how many wait
+		least, most    float64
+	}{
+		"one":                          {1, 1, 1, 1},
+		"three":                        {3, 3, 1, 1},
+		"a thousand":                   {1000, 1000, 1.5, 2},
+		"one, whom it does not tell":   {0, 1, 1. / crowd, 1. / crowd},
+		"a thousand, whom it does not": {1, 1001, 1, 1 + 1000./crowd},
+	} {
+		t.Run(name, func(t *testing.T) {
+			state := State{Waiting: c.counted}
+			for i := range min(c.counted, nextNames) {
+				state.Next = append(state.Next, fmt.Sprint(i))
+			}
+			rate := 0.0
+			for i := range c.since {
+				waits := &Turn{Config: Config{Node: fmt.Sprint(i), Interval: 30 * time.Second}, state: state, random: func() float64 { return 0.5 }}
+				rate += float64(waits.Config.checkEvery()) / float64(waits.patience())
+			}
+			if rate < c.least-0.01 || rate > c.most+0.01 {
+				t.Errorf("%.2f looks in %s, want %.2f to %.2f", rate, Config{Interval: 30 * time.Second}.checkEvery(), c.least, c.most)
+			}
+		})
+	}
+}
+
 // A holder that is blocked by its own steps hands on; one on which kured has its
 // lock keeps the turn.
 func TestHandsOn(t *testing.T) {

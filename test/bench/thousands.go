@@ -58,7 +58,7 @@ func (b *bench) evaluate(ctx context.Context, s *site, relay *relay, o daemon.Op
 // sideBySide evaluates once with the gate, and with the kubectl commands of a
 // shell loop that asks the same of the same API server.
 func (b *bench) sideBySide(ctx context.Context, s *site, size int) error {
-	relay, err := newRelay(ctx, s)
+	relay, err := newRelay(ctx, s, nil)
 	if err != nil {
 		return err
 	}
@@ -104,15 +104,16 @@ func (c cost) String() string {
 // relay counts what the API server sends, on its way through a TCP port.
 type relay struct {
 	listener net.Listener
+	source   net.IP // what the API server takes for the client's address
 	received atomic.Int64
 }
 
-func newRelay(ctx context.Context, s *site) (*relay, error) {
+func newRelay(ctx context.Context, s *site, source net.IP) (*relay, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	r := &relay{listener: listener}
+	r := &relay{listener: listener, source: source}
 	target := strings.TrimPrefix(s.cp.URL(), "https://")
 	go func() {
 		for {
@@ -128,7 +129,7 @@ func newRelay(ctx context.Context, s *site) (*relay, error) {
 
 func (r *relay) serve(ctx context.Context, client net.Conn, target string) {
 	defer client.Close()
-	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", target)
+	server, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: r.source}}).DialContext(ctx, "tcp", target)
 	if err != nil {
 		return
 	}
@@ -153,7 +154,7 @@ func (r *relay) kubeconfig(s *site, dir string) (string, error) {
 	for _, c := range config.Clusters {
 		c.Server = "https://" + r.listener.Addr().String()
 	}
-	path := filepath.Join(dir, fmt.Sprintf("relay-%d.kubeconfig", len(s.Nodes)))
+	path := filepath.Join(dir, "relay.kubeconfig")
 	return path, clientcmd.WriteToFile(*config, path)
 }
 

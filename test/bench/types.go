@@ -111,7 +111,7 @@ func (b *bench) everyType(ctx context.Context, s *site, where, target string) er
 	if err := b.permit(ctx, s, o); err != nil {
 		return err
 	}
-	relay, err := newRelay(ctx, s)
+	relay, err := newRelay(ctx, s, nil)
 	if err != nil {
 		return err
 	}

@@ -121,6 +121,10 @@ func TestF09KilledMeansClosed(t *testing.T) {
 	if !w.host.Left() {
 		t.Error("nothing is left at the gated path, so this did not test the tether")
 	}
+	// The path stops resolving before the last thread has ended, and with it the
+	// lock of the directory. A kubelet waits for that too.
+	_, err := d.Wait(w.ctx)
+	w.must(err)
 	t.Run("SIGTERM", func(t *testing.T) {
 		w.t = t
 		d := w.start()
