@@ -215,6 +215,23 @@ func turnIsShared(ctx context.Context, t *testing.T, gate kubernetes.Interface) 
 			t.Errorf("to write %s=%q: %v", key, value, err)
 		}
 	}
+	// Annotations come in another order each time.
+	several := []string{turn.HoldPrefix + "n7", turn.HoldPrefix + "n8", turn.OverridePrefix + "cni", turn.OverridePrefix + "soak"}
+	for _, key := range several {
+		if err := change(cp.Client(), key, "2100-01-01T00:00:00Z a person's"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 20 {
+		if err := change(gate, "sentinel-gate.io/turn-waiting", fmt.Sprint(i)); err != nil {
+			t.Fatalf("to write the turn beside what several people wrote: %v", err)
+		}
+	}
+	for _, key := range several {
+		if err := change(cp.Client(), key, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := gate.CoordinationV1().Leases(namespace).Delete(ctx, turn.LeaseName, metav1.DeleteOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("to delete the turn: %v", err)
 	}
