@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -277,9 +278,9 @@ func (l *Loop) ripe(e *evaluation) bool {
 func (l *Loop) evaluates() bool { return l.Turn == nil || l.status.Turn.Evaluates() }
 
 // onTurn closes at once where the turn no longer permits the gate to be open, and
-// evaluates when it is this node's.
+// evaluates when it is this node's, or when people override other steps.
 func (l *Loop) onTurn(v turn.View) {
-	evaluated := l.evaluates()
+	evaluated, overrides := l.evaluates(), l.status.Turn.Operator.Overrides
 	l.status.Turn = v
 	if l.status.State == Open && !v.Permits() {
 		l.shut() // first of all
@@ -295,6 +296,9 @@ func (l *Loop) onTurn(v turn.View) {
 		l.evaluateAt = l.rested(time.Now())
 		l.status.RetryAt = l.evaluateAt
 		l.close("closed: the turn is this node's, and the first evaluation is under way")
+	case pending && !maps.Equal(overrides, v.Operator.Overrides):
+		// The next evaluation may be hours away.
+		l.startOver(time.Now(), "closed: what is overridden has changed, and every step is asked anew")
 	default:
 		l.Tell(l.status)
 	}

@@ -55,7 +55,7 @@ func start(t *testing.T) (*controlplane.ControlPlane, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute) // the first build
 	defer cancel()
-	cp, err := controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr, Audit: *figures})
+	cp, err := controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr})
 	if err != nil {
 		t.Fatal(err)
 	}

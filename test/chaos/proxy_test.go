@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -14,8 +13,6 @@ import (
 type proxy struct {
 	listener net.Listener
 	target   string
-	source   net.IP // what the API server takes for the node's address
-	bytes    atomic.Int64
 
 	mu    sync.Mutex
 	mode  mode
@@ -32,12 +29,12 @@ const (
 	silent // what is sent arrives when the silence is over
 )
 
-func newProxy(ctx context.Context, target string, source net.IP) (*proxy, error) {
+func newProxy(ctx context.Context, target string) (*proxy, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{listener: listener, target: target, source: source, mend: make(chan struct{}), conns: map[net.Conn]bool{}}
+	p := &proxy{listener: listener, target: target, mend: make(chan struct{}), conns: map[net.Conn]bool{}}
 	go func() {
 		<-ctx.Done()
 		_ = listener.Close()
@@ -107,7 +104,7 @@ func (p *proxy) forget(conns ...net.Conn) {
 
 func (p *proxy) serve(ctx context.Context, client net.Conn) {
 	defer client.Close()
-	server, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: p.source}}).DialContext(ctx, "tcp", p.target)
+	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.target)
 	if err != nil {
 		return
 	}
@@ -128,7 +125,6 @@ func (p *proxy) carry(ctx context.Context, to, from net.Conn) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		p.bytes.Add(int64(n))
 		if n > 0 {
 			if !p.wait(ctx) {
 				return

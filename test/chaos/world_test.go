@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,7 +126,7 @@ func newWorld(ctx context.Context, t *testing.T, size int, settings string, fail
 		w.must(m.join(ctx))
 		m.host, err = daemon.NewHost(filepath.Join(base, m.name), m.bootID, cluster.BootedAgo)
 		w.must(err)
-		m.proxy, err = newProxy(ctx, strings.TrimPrefix(cp.URL(), "https://"), net.IPv4(127, 0, 1, byte(i+1)))
+		m.proxy, err = newProxy(ctx, strings.TrimPrefix(cp.URL(), "https://"))
 		w.must(err)
 		path := filepath.Join(base, m.name+".kubeconfig")
 		w.must(m.proxy.kubeconfig(kubeconfig, path))

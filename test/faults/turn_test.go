@@ -282,6 +282,11 @@ func TestOverride(t *testing.T) {
 	_, err := r.Nodes[3].SetReady(r.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
 	r.must(err)
 	r.closedByStep(open, "soak", "Soaking")
+	// There is nothing to ask before the soak is over, if nobody overrides it.
+	r.poll("a gate that sleeps for hours", func() bool {
+		next := r.metric(r.gates[open], "sentinel_gate_next_evaluation_timestamp_seconds")
+		return time.Unix(int64(next), 0).After(time.Now().Add(time.Hour))
+	})
 	r.annotate(turn.OverridePrefix+"soak", time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+" CVE-2026-1")
 	mark := r.gates[open].Lines()
 	r.holder()
@@ -289,8 +294,12 @@ func TestOverride(t *testing.T) {
 	if !strings.Contains(l.Msg, "OVERRIDDEN: soak (Soaking), because: CVE-2026-1") {
 		t.Errorf("the log says %s", l.Text)
 	}
+	began := time.Now()
 	r.annotate(turn.OverridePrefix+"soak", nil)
 	r.poll("a closed gate", func() bool { return !r.hosts[open].Resolves() })
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("closed %s after the override was removed", took)
+	}
 }
 
 // F36: kured had looked before the gate closed. While its lock names the node,
