@@ -40,6 +40,12 @@ type Status struct {
 	Foreign int
 }
 
+// followsTurn reports whether the gate watches the turn. One that neither waits
+// nor has the turn knows no more than how it once stood.
+func (s Status) followsTurn() bool {
+	return s.TurnOn && (s.Raw.Pending || s.Turn.State.HeldBy(s.Node))
+}
+
 // TurnOff is the turn of a gate that does not take part in one: that only one
 // node reboots at a time is then left to kured's own lock.
 const TurnOff = "off"

@@ -519,10 +519,11 @@ func (l *Loop) watchWiring(ctx context.Context) {
 // nothing closed: who does not look cannot be let through, and who bypasses the
 // gate cannot be held.
 func (l *Loop) onFinding(f wiring.Finding) {
-	if f.Reason == l.status.Wiring.Reason {
+	before := l.status.Wiring.Reason
+	l.status.Wiring = f // also where kured's window, its period or its lock is another one now
+	if f.Reason == before {
 		return
 	}
-	l.status.Wiring = f
 	l.Tell(l.status)
 	level := slog.LevelWarn
 	switch {

@@ -11,9 +11,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
 // script is a check whose answer the test changes.
@@ -380,6 +383,23 @@ func TestAnnouncedRetryIsNotPolled(t *testing.T) {
 		soak.set(pass)
 		r.after(time.Hour + 2*time.Minute)
 		r.wantOpen("when the soak is over, and stabilize")
+		r.end()
+	})
+}
+
+// A kured that was started anew, with another window, is reckoned with.
+func TestKuredIsLookedAtAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &script{result: pass})
+		var period atomic.Int64
+		r.Wiring = func() wiring.Finding {
+			return wiring.Finding{Reason: wiring.Wired, Kured: &wiring.Kured{Period: time.Duration(period.Add(1))}}
+		}
+		r.run()
+		r.after(5 * r.Interval)
+		if got := r.Loop.status.Wiring.Kured.Period; int64(got) != period.Load() || got < 5 {
+			t.Errorf("knows the kured of look %d, of %d", got, period.Load())
+		}
 		r.end()
 	})
 }

@@ -25,7 +25,7 @@ var (
 	stateSince          = desc("state_since_timestamp_seconds", "When the gate entered its state.")
 	openSince           = desc("open_since_timestamp_seconds", "When the gate opened, and 0 while it is not open.")
 	stepVerdict         = desc("step_verdict", "1 for the last verdict of each step: Pass, Fail or Unknown.", "step", "type", "verdict", "reason")
-	stepBlockingSince   = desc("step_blocking_since_timestamp_seconds", "When the step began to hold the gate closed, and 0 while it does not.", "step", "type")
+	stepBlockingSince   = desc("step_blocking_since_timestamp_seconds", "When the step began to hold the gate closed, and 0 while it does not, is soft, or is overridden.", "step", "type")
 	stepSoft            = desc("step_soft", "1 for a step that does not pass and, being soft, holds nothing back.", "step", "type")
 	evaluations         = desc("evaluations_total", "Evaluations by their worst verdict.", "result")
 	lastEvaluation      = desc("last_evaluation_timestamp_seconds", "When the last finished evaluation began, and 0 while no reboot is pending.")
@@ -33,7 +33,7 @@ var (
 	kuredWired          = desc("kured_wired", "1 for what the kured on this node looks at: Wired is the gated sentinel.", "reason")
 	turnPhase           = desc("turn", "1 for the phase of the turn and its holder, as this gate sees it.", "phase", "holder")
 	turnSince           = desc("turn_since_timestamp_seconds", "When the turn entered its phase, and 0 where that is not known.")
-	turnKnown           = desc("turn_known", "Whether this gate knows how the turn stands; it is always 1 for a gate that takes no part.")
+	turnKnown           = desc("turn_known", "Whether this gate knows how the turn stands. Of the turn only gates tell that wait or have it.")
 	turnHalted          = desc("turn_halted", "Whether the whole rollout is halted.")
 	turnHeld            = desc("turn_held", "Whether this node is held.")
 	turnWaiting         = desc("turn_waiting", "How many nodes waited when the turn was given last.")
@@ -111,7 +111,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, o := range s.Decision.Outcomes {
 		gauge(stepVerdict, 1, o.Name, o.Type, o.Verdict.String(), o.Reason)
-		if o.Soft {
+		if o.passed() || !o.holds() {
 			o.Since = time.Time{}
 		}
 		gauge(stepBlockingSince, seconds(o.Since), o.Name, o.Type)
@@ -126,8 +126,11 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(kuredWired, truth(s.Wiring.Reason == reason), string(reason))
 	}
 	counter(foreign, s.Foreign)
+	if !s.followsTurn() {
+		return
+	}
 	v := s.Turn
-	if phase := v.State.Phase; s.TurnOn && v.Problem == nil {
+	if phase := v.State.Phase; v.Problem == nil {
 		if phase == turn.Unwritten {
 			phase = "unused"
 		}
@@ -135,7 +138,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	_, held := v.Operator.Held(s.Node)
 	gauge(turnSince, seconds(v.State.Since))
-	gauge(turnKnown, truth(!s.TurnOn || v.Problem == nil))
+	gauge(turnKnown, truth(v.Problem == nil))
 	gauge(turnHalted, truth(v.Operator.Halted))
 	gauge(turnHeld, truth(held))
 	gauge(turnWaiting, float64(v.State.Waiting))

@@ -12,7 +12,31 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 )
+
+// A gate that does not watch the turn has nothing to say of it: an alert would take
+// what it saw once for what is.
+func TestIdleGateTellsNothingOfTheTurn(t *testing.T) {
+	registry := newRegistry(&record.Writer{})
+	metrics := gate.NewMetrics(registry)
+	s := gate.Status{TurnOn: true, Node: "a", State: gate.Idle, Turn: turn.View{State: turn.State{Phase: turn.Open, Holder: "b"}}}
+	for holder, want := range map[string]bool{"b": false, "a": true} {
+		s.Turn.State.Holder = holder
+		metrics.Tell(s)
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := false
+		for _, f := range families {
+			told = told || strings.HasPrefix(f.GetName(), "sentinel_gate_turn")
+		}
+		if told != want {
+			t.Errorf("the turn is %s's: told %t", holder, told)
+		}
+	}
+}
 
 // docs/metrics.md lists what is exported, with its type and its labels, and
 // nothing else; no page shows a metric that there is not.
@@ -20,6 +44,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	registry := newRegistry(&record.Writer{})
 	gate.NewMetrics(registry).Tell(gate.Status{
 		TurnOn: true,
+		Raw:    gate.Raw{Pending: true},
 		State:  gate.Closed,
 		Decision: gate.Decision{Began: time.Now(), Outcomes: gate.Outcomes{
 			{Name: "a", Type: "nodesReady", Verdict: gate.Fail, Reason: "NodesNotReady", Seconds: 1, Since: time.Now()},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -65,27 +64,26 @@ func NewWriter(leases coordinationclient.LeaseInterface, node, configHash, proc 
 func (w *Writer) Set(state string, blocking []string, pendingSince time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.wanted.State == state && slices.Equal(w.wanted.Blocking, blocking) && text(w.wanted.PendingSince) == text(pendingSince) {
-		return
-	}
-	w.wanted.State, w.wanted.Blocking, w.wanted.PendingSince = state, blocking, pendingSince
-	w.written = false
-	w.hasten()
+	wanted := w.wanted
+	wanted.State, wanted.Blocking, wanted.PendingSince = state, blocking, pendingSince
+	w.want(wanted)
 }
 
 // SetTier tells the node's tier in the order of the turn.
 func (w *Writer) SetTier(tier int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.wanted.Tier == tier {
-		return
-	}
-	w.wanted.Tier, w.written = tier, false
-	w.hasten()
+	wanted := w.wanted
+	wanted.Tier = tier
+	w.want(wanted)
 }
 
-// hasten wakes Run.
-func (w *Writer) hasten() {
+// want wakes Run where the record should say something else.
+func (w *Writer) want(r Record) {
+	if w.wanted.equal(r) {
+		return
+	}
+	w.wanted, w.written = r, false
 	select {
 	case w.changed <- struct{}{}:
 	default:
@@ -157,8 +155,7 @@ func (w *Writer) Run(ctx context.Context) {
 		}
 		pause = firstPause
 		w.mu.Lock()
-		current := w.wanted
-		w.written = current.State == wanted.State && slices.Equal(current.Blocking, wanted.Blocking) && text(current.PendingSince) == text(wanted.PendingSince) && current.Tier == wanted.Tier
+		w.written = w.wanted.equal(wanted)
 		w.mu.Unlock()
 	}
 }
@@ -181,9 +178,6 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	}
 	if err == nil && before.BootID == r.BootID && !r.PendingSince.IsZero() && !before.PendingSince.IsZero() && before.PendingSince.Before(r.PendingSince) {
 		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted
-	}
-	if err == nil {
-		r.TurnEpoch = max(r.TurnEpoch, before.TurnEpoch) // a gate that begins anew has not seen the turn yet
 	}
 	if err == nil && before.equal(r) && w.lease.Labels[Label] == "true" {
 		return nil

@@ -67,6 +67,8 @@ type Holder struct {
 	NodeBootID, RecordBootID string
 	RecordBootedAt           time.Time
 	Unschedulable            bool
+	// Down: it is not Ready, or it is cordoned.
+	Down bool
 	// LockKnown: kured's lock was read. LockNamed: it names the node.
 	LockKnown, LockNamed bool
 }
@@ -79,6 +81,8 @@ type Seen struct {
 	// by the monotonic clock.
 	ReleasedFor time.Duration
 	Holder      *Holder
+	// HolderDown is Holder.Down by the last look in this epoch, however old.
+	HolderDown bool
 	// Candidates are all nodes that have a record.
 	Candidates *[]Candidate
 }
@@ -125,7 +129,7 @@ func Decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
 }
 
 func decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
-	mine := s.heldBy(c.Node)
+	mine := s.HeldBy(c.Node)
 	switch {
 	case s.Phase == Unwritten && l.Pending:
 		return Decision{Write: &State{Phase: Soaking, RebootedAt: seen.Now}, Why: "nobody knows what was before the turn's Lease was made, so a soak begins"}
@@ -363,12 +367,14 @@ func (h Holder) kept(c Config) string {
 
 func openElsewhere(c Config, s State, l Local, seen Seen) Decision {
 	d := Decision{Why: fmt.Sprintf("the turn is %s's, whose gate was opened %s", s.Holder, text(s.Since)) + ahead(s, c.Node)}
-	if seen.Now.Sub(s.Since) > 2*c.GrantTimeout {
-		d.Why += "; it has neither rebooted nor given the turn up: has it come back?"
-		d.Loud = true
-	}
 	if !l.Pending {
 		return d
+	}
+	// A node that is up may wait for kured's window, and that is as it should be.
+	if wait := 2*c.GrantTimeout - seen.Now.Sub(s.Since); wait > 0 {
+		d.Again = wait
+	} else if seen.HolderDown {
+		d.Why, d.Loud = d.Why+"; it has neither rebooted nor given the turn up, and is cordoned or not Ready: does it come back?", true
 	}
 	h := seen.Holder
 	switch {

@@ -104,13 +104,16 @@ func TestDecide(t *testing.T) {
 		"stopped":                        {with(open, func(s *State) { s.NotActedOn = 2 }), Operator{}, pending, Seen{}, "EVALUATES PERMITS LOUD THE TURN STOPS HERE"},
 		"stopped, and no longer pending": {with(open, func(s *State) { s.NotActedOn = 2 }), Operator{}, Local{ClosedFor: time.Hour}, Seen{Holder: &here}, "granted a(8, boot 1, acknowledged, not acted on 2)"},
 
-		"F26 another's is open":       {others(open), Operator{}, pending, Seen{Holder: there(func(*Holder) {})}, "the turn is b's, whose gate was opened"},
-		"and this node does not wait": {others(open), Operator{}, Local{}, Seen{}, "the turn is b's, whose gate was opened"},
-		"F27 its Node is gone":        {others(open), Operator{}, pending, Seen{Holder: &Holder{Gone: true, GoneFor: time.Minute}}, "LOUD the turn is b's, whose Node object is gone; it counts as rebooted in 30s again 30s"},
-		"F15 it is gone for long":     {others(open), Operator{}, pending, Seen{Holder: &Holder{Gone: true, GoneFor: 90 * time.Second}}, "soaking b(8, from 0s ago) b had the turn, and its Node object is gone: a soak begins"},
-		"F12 its record tells":        {others(open), Operator{}, pending, Seen{Holder: &Holder{NodeBootID: "1", RecordBootID: "2", RecordBootedAt: ago(40 * time.Second)}}, "soaking b(8, from 40s ago) b has rebooted, and its soak runs"},
-		"F12 its status tells":        {others(open), Operator{}, pending, Seen{Holder: &Holder{NodeBootID: "2", RecordBootID: "1"}}, "soaking b(8, from 0s ago) b has rebooted, and its gate has not come back: the soak runs from now"},
-		"nothing is known of it":      {others(open), Operator{}, pending, Seen{Holder: &Holder{}}, "the turn is b's, whose gate was opened"},
+		"F26 another's is open":        {others(open), Operator{}, pending, Seen{Holder: there(func(*Holder) {})}, "the turn is b's, whose gate was opened"},
+		"F26 for long, and it is down": {others(with(open, func(s *State) { s.Since = ago(2 * config.GrantTimeout) })), Operator{}, pending, Seen{HolderDown: true, Holder: there(func(*Holder) {})}, "LOUD the turn is b's"},
+		"for long, and it is up":       {others(with(open, func(s *State) { s.Since = ago(2 * config.GrantTimeout) })), Operator{}, pending, Seen{Holder: there(func(*Holder) {})}, "the turn is b's"},
+		"it is down, not for long":     {others(open), Operator{}, pending, Seen{HolderDown: true, Holder: there(func(*Holder) {})}, "the turn is b's"},
+		"and this node does not wait":  {others(open), Operator{}, Local{}, Seen{}, "the turn is b's, whose gate was opened"},
+		"F27 its Node is gone":         {others(open), Operator{}, pending, Seen{Holder: &Holder{Gone: true, GoneFor: time.Minute}}, "LOUD the turn is b's, whose Node object is gone; it counts as rebooted in 30s again 30s"},
+		"F15 it is gone for long":      {others(open), Operator{}, pending, Seen{Holder: &Holder{Gone: true, GoneFor: 90 * time.Second}}, "soaking b(8, from 0s ago) b had the turn, and its Node object is gone: a soak begins"},
+		"F12 its record tells":         {others(open), Operator{}, pending, Seen{Holder: &Holder{NodeBootID: "1", RecordBootID: "2", RecordBootedAt: ago(40 * time.Second)}}, "soaking b(8, from 40s ago) b has rebooted, and its soak runs"},
+		"F12 its status tells":         {others(open), Operator{}, pending, Seen{Holder: &Holder{NodeBootID: "2", RecordBootID: "1"}}, "soaking b(8, from 0s ago) b has rebooted, and its gate has not come back: the soak runs from now"},
+		"nothing is known of it":       {others(open), Operator{}, pending, Seen{Holder: &Holder{}}, "the turn is b's, whose gate was opened"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.seen.Now = noon

@@ -42,7 +42,8 @@ type Operator struct {
 	Problems []string
 }
 
-// Override lets a step that does not pass hold nothing back for a while.
+// Override lets a step that does not pass hold nothing back for a while. Until is
+// in UTC, so that two that say the same are equal.
 type Override struct {
 	Until  time.Time
 	Reason string
@@ -73,7 +74,7 @@ func ParseOperator(lease *coordinationv1.Lease) Operator {
 				wrong("%s is %q: want a time and a reason, such as \"2026-01-31T18:00:00Z CVE-2026-1\"", key, value)
 				continue
 			}
-			o.Overrides[strings.TrimPrefix(key, OverridePrefix)] = Override{until, strings.TrimSpace(reason)}
+			o.Overrides[strings.TrimPrefix(key, OverridePrefix)] = Override{until.UTC(), strings.TrimSpace(reason)}
 		}
 	}
 	slices.Sort(o.Problems)

@@ -89,8 +89,8 @@ type State struct {
 	Waiting int
 }
 
-// heldBy reports whether the node has the turn.
-func (s State) heldBy(node string) bool {
+// HeldBy reports whether the node has the turn: it was granted it, or its gate was opened.
+func (s State) HeldBy(node string) bool {
 	return s.Holder == node && (s.Phase == Granted || s.Phase == Open)
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -232,7 +233,7 @@ func (t *Turn) begun(ctx context.Context) (version string, concerned bool, err e
 
 // concerned reports whether the node waits or has the turn.
 func (t *Turn) concerned() bool {
-	return t.gate().Pending || t.state.heldBy(t.Config.Node)
+	return t.gate().Pending || t.state.HeldBy(t.Config.Node)
 }
 
 func (t *Turn) watch(ctx context.Context, version string) error {
@@ -501,7 +502,7 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 	t.seeRelease(seen)
 	c := t.Config
 	c.Soak = t.SoakOf(t.operator.Overridden(seen.Now))
-	mine := t.state.heldBy(c.Node)
+	mine := t.state.HeldBy(c.Node)
 	gate := t.gate()
 	local := Local{Pending: gate.Pending, BootedAt: gate.BootedAt, Open: gate.Open, ClosedFor: time.Since(later(gate.ClosedSince, t.confirmed)), Ready: t.ready, NodeBlocked: gate.NodeBlocked}
 	if gate.Overdue && mine {
@@ -513,12 +514,13 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 		local.NotActedOn = t.holder.LockKnown && !t.holder.LockNamed
 	}
 	q.config, q.local = c, local
+	seen.HolderDown = t.holder != nil && t.holderOf == t.state.Epoch && t.holder.Down
 	d := q.decide(t.state, t.operator)
 	if d.Need == NeedHolder && (mine || t.due()) {
 		if err := t.observe(ctx); err != nil {
 			return d, t.failed(err)
 		}
-		seen.Holder = t.holder
+		seen.Holder, seen.HolderDown = t.holder, t.holder.Down
 		d = q.decide(t.state, t.operator)
 	}
 	if d.Need == NeedCandidates && (mine || t.drawn()) {
@@ -606,7 +608,11 @@ func (t *Turn) observe(ctx context.Context) error {
 	h := Holder{Gone: len(nodes.Items) == 0}
 	if !h.Gone {
 		t.goneSince = time.Time{}
-		h.NodeBootID, h.Unschedulable = nodes.Items[0].Status.NodeInfo.BootID, nodes.Items[0].Spec.Unschedulable
+		node := nodes.Items[0]
+		h.NodeBootID, h.Unschedulable = node.Status.NodeInfo.BootID, node.Spec.Unschedulable
+		h.Down = h.Unschedulable || !slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+		})
 	} else if t.goneSince.IsZero() || t.holderOf != t.state.Epoch {
 		t.goneSince = time.Now()
 	}

@@ -26,14 +26,20 @@ const lockAnnotation = "weave.works/kured-node-lock"
 // rollout is a world in which several nodes have a gate, and want a reboot.
 type rollout struct {
 	*world
-	hosts []*daemon.Host
-	gates []*daemon.Daemon
+	hosts        []*daemon.Host
+	gates        []*daemon.Daemon
+	grantTimeout string
 }
 
 // newRollout starts the gates of the first nodes. Their turn is settled quickly.
 func newRollout(t *testing.T, size int) *rollout {
 	t.Helper()
-	r := &rollout{world: newWorld(t), hosts: make([]*daemon.Host, size), gates: make([]*daemon.Daemon, size)}
+	return newRolloutThatWaits(t, size, "5m")
+}
+
+func newRolloutThatWaits(t *testing.T, size int, grantTimeout string) *rollout {
+	t.Helper()
+	r := &rollout{world: newWorld(t), hosts: make([]*daemon.Host, size), gates: make([]*daemon.Daemon, size), grantTimeout: grantTimeout}
 	sets := cp.Client().AppsV1().DaemonSets("kube-system")
 	labels := map[string]string{"name": "kured"}
 	_, err := sets.Create(r.ctx, &appsv1.DaemonSet{
@@ -64,7 +70,7 @@ func (r *rollout) startGate(i int) {
 	r.t.Helper()
 	r.gates[i] = r.start(func(o *daemon.Options) {
 		o.Host, o.Node = r.hosts[i], r.Nodes[i].Name
-		o.Settings = quick + "\nturn: {settle: 2s, grantTimeout: 5m}"
+		o.Settings = quick + "\nturn: {settle: 2s, grantTimeout: " + r.grantTimeout + "}"
 	})
 }
 
@@ -210,13 +216,18 @@ func TestF15DeletedNodeKeepsItsSoak(t *testing.T) {
 
 // F26: the holder went down and never came back.
 func TestF26HolderThatDoesNotComeBack(t *testing.T) {
-	r := newRollout(t, 2)
+	r := newRolloutThatWaits(t, 2, "5s")
 	open := r.holder()
 	r.must(r.gates[open].Signal(9))
 	_, err := r.Nodes[open].SetReady(r.ctx, corev1.ConditionUnknown, "NodeStatusUnknown", time.Now())
 	r.must(err)
 	r.alone(-1, 5*time.Second)
-	r.closed(1-open, "the turn is "+r.Nodes[open].Name+"'s, whose gate was opened")
+	loud := r.await(r.gates[1-open], 0, "a loud gate", func(l daemon.Line) bool {
+		return strings.Contains(l.Msg, "the turn is "+r.Nodes[open].Name+"'s") && strings.Contains(l.Msg, "does it come back?")
+	})
+	if loud.Level != "WARN" {
+		t.Errorf("it is told as %s", loud.Level)
+	}
 	if s := r.turn(); s.Phase != turn.Open || s.Holder != r.Nodes[open].Name {
 		t.Errorf("the turn has moved on: %+v", s)
 	}
