@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 
@@ -111,6 +112,9 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 	defer cancel()
 	ctx, reading := clock.Read(ctx)
 	lease, err := c.cluster.Leases().Get(ctx, turn.LeaseName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return []string{fmt.Sprintf("unknown, and so closed: %v", turn.ErrMissing)}, nil
+	}
 	if err != nil {
 		return []string{fmt.Sprintf("unknown, and so closed: reading the turn: %v", err)}, nil
 	}
@@ -129,44 +133,54 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 	if reason, held := o.Held(f.nodeName); held {
 		stands = append(stands, "this node is held: "+reason)
 	}
+	if o.Halted {
+		stands = append([]string{"HALTED, and so closed everywhere: " + o.HaltReason}, stands...)
+	}
 	state, err := turn.Parse(lease)
 	if err != nil {
 		return append([]string{fmt.Sprintf("unknown, and so closed: %v", err)}, stands...), o.Overridden(now)
 	}
-	view := turn.View{State: state, Operator: o}
-	first := fmt.Sprintf("%s, epoch %d", view, state.Epoch)
+	first := fmt.Sprintf("%s, epoch %d", turn.View{State: state}, state.Epoch)
 	if !state.Since.IsZero() {
 		first += ", since " + state.Since.UTC().Format(time.RFC3339)
 	}
-	if o.Halted {
-		first += ": " + o.HaltReason
-	}
 	stands = append([]string{first}, stands...)
-	candidates, err := turn.List(ctx, c.cluster.Leases())
+	nodes, err := turn.List(ctx, c.cluster.Leases())
 	if err != nil {
 		return append(stands, fmt.Sprintf("who waits is not known: %v", err)), o.Overridden(now)
 	}
-	stands = append(stands, waits(candidates, f.nodeName))
+	if err := state.SetBack(nodes); err != nil {
+		return append([]string{fmt.Sprintf("unknown, and so closed: %v", err)}, stands...), o.Overridden(now)
+	}
+	ranked := turn.Rank(nodes)
+	stands = append(stands, waits(ranked, f.nodeName))
 	soak := c.soak(o.Overridden(now))
-	if need := time.Duration(len(candidates)) * soak; c.Turn.Deadline > 0 && need > time.Duration(c.Turn.Deadline) {
-		stands = append(stands, fmt.Sprintf("the deadline of %s CANNOT BE MET: %d nodes wait, and a soak of %s each takes %s", c.Turn.Deadline, len(candidates), model.Duration(soak), model.Duration(need)))
+	if need := time.Duration(len(ranked)) * soak; c.Turn.Deadline > 0 && need > time.Duration(c.Turn.Deadline) {
+		stands = append(stands, fmt.Sprintf("the deadline of %s CANNOT BE MET: %d nodes wait, and a soak of %s each takes %s", c.Turn.Deadline, len(ranked), model.Duration(soak), model.Duration(need)))
 	}
 	return stands, o.Overridden(now)
 }
 
 // waits says how many nodes wait, and who is ahead of this one.
-func waits(candidates []turn.Candidate, node string) string {
-	text := fmt.Sprintf("%d nodes wait for a reboot", len(candidates))
-	before, here := ahead(candidates, node)
-	switch {
-	case !here:
+func waits(ranked []turn.Candidate, node string) string {
+	text := fmt.Sprintf("%d nodes wait for a reboot", len(ranked))
+	here := slices.IndexFunc(ranked, func(c turn.Candidate) bool { return c.Node == node })
+	switch here {
+	case -1:
 		return text + "; this one does not"
-	case len(before) == 0:
+	case 0:
 		return text + "; this one ranks first"
-	case len(before) > 5:
-		return fmt.Sprintf("%s; ahead of this one: %s and %d more", text, strings.Join(before[:5], ", "), len(before)-5)
 	}
-	return fmt.Sprintf("%s; ahead of this one: %s", text, strings.Join(before, ", "))
+	const most = 5
+	var names []string
+	for _, c := range ranked[:min(here, most)] {
+		names = append(names, c.Node)
+	}
+	text += "; ahead of this one: " + strings.Join(names, ", ")
+	if here > most {
+		text += fmt.Sprintf(" and %d more", here-most)
+	}
+	return text
 }
 
 func butFor(what string, some gate.Outcomes) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -184,6 +186,68 @@ stabilize:     the gate opens after every step has passed for 1m
 kured:         NoKured: no kured runs on this node: nobody looks at the gated sentinel
 turn:          free, epoch 0, since TIME
                0 nodes wait for a reboot; this one does not
+`)
+}
+
+// --once says how the turn stands, what people have written, who is ahead, and
+// whether everybody can be done in time.
+func TestOnceTellsTheTurn(t *testing.T) {
+	w := newWorld(t)
+	leases := w.CP.Client().CoordinationV1().Leases(cluster.Namespace)
+	annotate := func(name, key, value string) {
+		t.Helper()
+		_, err := leases.Patch(w.ctx, name, types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, key, value), metav1.PatchOptions{})
+		w.must(err)
+	}
+	turnOf := func() string {
+		t.Helper()
+		_, stdout, _ := w.once()
+		_, tells, _ := strings.Cut(w.normal(stdout), "turn:          ")
+		return tells
+	}
+	f, err := os.OpenFile(w.config, os.O_APPEND|os.O_WRONLY, 0)
+	w.must(err)
+	_, err = f.WriteString("turn: {deadline: 2d}\n")
+	w.must(errors.Join(err, f.Close()))
+	_, err = w.Nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
+	w.must(err)
+
+	now := time.Now()
+	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.Open, Holder: "n2", BootID: "b", Since: now, Next: []string{"n2", "n3"}, Waiting: 2}))
+	for i, node := range []string{"n2", "n3", "n1"} {
+		annotate(node, "sentinel-gate.io/pending-since", now.Add(time.Duration(i)*time.Hour).UTC().Format(time.RFC3339))
+	}
+	wantOutput(t, "turn", turnOf(), `open n2, epoch 7, since TIME
+               3 nodes wait for a reboot; ahead of this one: n2, n3
+               the deadline of 2d CANNOT BE MET: 3 nodes wait, and a soak of 1d each takes 3d
+`)
+
+	annotate(turn.LeaseName, turn.HaltKey, "INC-1234")
+	annotate(turn.LeaseName, turn.HoldPrefix+"n1", "")
+	annotate(turn.LeaseName, turn.OverridePrefix+"soak", now.Add(time.Hour).UTC().Format(time.RFC3339)+" CVE-2026-1")
+	annotate(turn.LeaseName, turn.OverridePrefix+"cni", "for ever")
+	wantOutput(t, "turn", turnOf(), `open n2, epoch 7, since TIME
+               HALTED, and so closed everywhere: INC-1234
+               ignored: override.sentinel-gate.io/cni is "for ever": want a time and a reason, such as "TIME CVE-2026-1"
+               step soak is overridden until TIME: CVE-2026-1
+               this node is held: (no reason given)
+               3 nodes wait for a reboot; ahead of this one: n2, n3
+`)
+	_, stdout, _ := w.once()
+	if !regexp.MustCompile(`(?m)^soak .* FAIL \(overridden\) `).MatchString(stdout) {
+		t.Errorf("the step is not told to be overridden:\n%s", stdout)
+	}
+
+	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.Free, Since: now}))
+	annotate("n3", "sentinel-gate.io/turn-epoch-seen", "9")
+	wantOutput(t, "turn", turnOf(), `unknown, and so closed: the turn's epoch 7 is older than 9, which n3 has seen: its Lease was set back; see docs/turn.md
+               free, epoch 7, since TIME
+`)
+	annotate(turn.LeaseName, "sentinel-gate.io/turn-holder", "n1")
+	wantOutput(t, "turn", turnOf(), `unknown, and so closed: the turn (Lease sentinel-gate/sentinel-gate-turn) cannot be read: it was changed by hand: its seal does not fit
+`)
+	w.must(leases.Delete(w.ctx, turn.LeaseName, metav1.DeleteOptions{}))
+	wantOutput(t, "turn", turnOf(), `unknown, and so closed: the turn's Lease sentinel-gate-turn does not exist: make it as docs/turn.md says
 `)
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -97,14 +96,4 @@ func newTurn(f flags, c *configuration, writer *record.Writer, log *slog.Logger)
 		},
 		Order: order, OnTier: writer.SetTier, OnEpoch: writer.SetTurnEpoch, Log: log,
 	}, nil
-}
-
-// ahead are the candidates that rank before the node.
-func ahead(candidates []turn.Candidate, node string) (before []string, waits bool) {
-	ranked := turn.Rank(candidates)
-	i := slices.IndexFunc(ranked, func(c turn.Candidate) bool { return c.Node == node })
-	for _, c := range ranked[:max(i, 0)] {
-		before = append(before, c.Node)
-	}
-	return before, i >= 0
 }

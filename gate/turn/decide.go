@@ -138,7 +138,7 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	case mine && s.BootID != c.BootID:
 		return Decision{Write: rebooted(s, l.BootedAt, seen.Now), Why: "this node has rebooted, and its soak begins"}
 	case o.Halted:
-		return Decision{Why: "halted: " + orUnknown(o.HaltReason), Loud: true}
+		return Decision{Why: "halted: " + o.HaltReason, Loud: true}
 	case (s.Phase == Granted || s.Phase == Open) && o.Release == s.Epoch:
 		if wait := c.gone() - seen.ReleasedFor; wait > 0 {
 			return Decision{Why: fmt.Sprintf("%s was released from its turn; it counts as rebooted in %s", s.Holder, wait.Round(time.Second)), Again: wait}
@@ -196,12 +196,12 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 	}
 	handsOn := s.Phase == Granted || s.Phase == Open
 	if reason, held := o.Held(c.Node); held && !handsOn { // those who are not choose
-		return Decision{Why: why + ", and this node is held: " + orUnknown(reason)}
+		return Decision{Why: why + ", and this node is held: " + reason}
 	}
 	if seen.Candidates == nil {
 		return Decision{Need: NeedCandidates, Why: why}
 	}
-	if err := setBack(s.Epoch, *seen.Candidates); err != nil {
+	if err := s.SetBack(*seen.Candidates); err != nil {
 		return Decision{Why: err.Error(), Loud: true}
 	}
 	chosen, waiting, found := choose(*seen.Candidates, o, after)
@@ -225,11 +225,12 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 	}
 }
 
-// setBack returns an error if a node has seen a newer epoch.
-func setBack(epoch int64, candidates []Candidate) error {
-	for _, c := range candidates {
-		if c.Epoch > epoch {
-			return fmt.Errorf("the turn's epoch %d is older than %d, which %s has seen: its Lease was set back; see docs/turn.md", epoch, c.Epoch, c.Node)
+// SetBack returns an error if the gate of a node has seen a newer epoch, so that
+// this state is of an old copy of the Lease.
+func (s State) SetBack(nodes []Candidate) error {
+	for _, n := range nodes {
+		if n.Epoch > s.Epoch {
+			return fmt.Errorf("the turn's epoch %d is older than %d, which %s has seen: its Lease was set back; see docs/turn.md", s.Epoch, n.Epoch, n.Node)
 		}
 	}
 	return nil
@@ -307,7 +308,7 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	d.Permit = d.Evaluate
 	switch {
 	case held:
-		d.Why = "this node is held: " + orUnknown(reason)
+		d.Why = "this node is held: " + reason
 	case s.Withdrawn:
 		d.Why, d.Loud = "kured has not acted on this open gate: it is closed, and the turn will be handed on", true
 	case l.NotActedOn && s.NotActedOn == 0:
@@ -408,11 +409,4 @@ func ahead(s State, node string) string {
 		return ""
 	}
 	return "; ahead: " + names[2:]
-}
-
-func orUnknown(text string) string {
-	if text == "" {
-		return "(no reason given)"
-	}
-	return text
 }

@@ -46,7 +46,6 @@ func TestDecide(t *testing.T) {
 		"and its clock is ahead":           {with(open, func(s *State) { s.BootID = "0" }), Operator{}, local(func(l *Local) { l.BootedAt = noon.Add(time.Hour) }), Seen{}, "soaking a(8, from 0s ago)"},
 		"halted, but a reboot is a reboot": {with(open, func(s *State) { s.BootID = "0" }), Operator{Halted: true}, pending, Seen{}, "soaking a(8, from 1m0s ago)"},
 		"F30 halted":                       {open, Operator{Halted: true, HaltReason: "an incident"}, local(func(l *Local) { l.Open, l.Ready = true, true }), Seen{}, "LOUD halted: an incident"},
-		"halted without a reason":          {granted, Operator{Halted: true}, pending, Seen{}, "LOUD halted: (no reason given)"},
 		"released":                         {others(open), Operator{Release: 7}, pending, Seen{ReleasedFor: time.Minute}, "b was released from its turn; it counts as rebooted in 30s again 30s"},
 		"released long enough":             {others(open), Operator{Release: 7}, pending, Seen{ReleasedFor: 90 * time.Second}, "soaking b(8, from 0s ago) b was released from its turn, and a soak begins"},
 		"F38 released of an earlier epoch": {others(open), Operator{Release: 6}, pending, Seen{ReleasedFor: time.Hour}, "NEEDS HOLDER the turn is b's, whose gate was opened 2026-01-31T11:59:00Z"},
@@ -60,7 +59,7 @@ func TestDecide(t *testing.T) {
 		"free":                                   {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{}, "NEEDS CANDIDATES the turn is free"},
 		"free, and it does not wait":             {State{Epoch: 7, Phase: Free, Holder: "b", Since: noon}, Operator{}, Local{}, Seen{}, "the turn is free"},
 		"free, behind the one that handed on":    {State{Epoch: 7, Phase: Free, Holder: "a", Since: noon, NotActedOn: 1}, Operator{}, pending, Seen{Candidates: all}, "granted b(8, boot 2, not acted on 1, next [a b c] of 3)"},
-		"free, and this node is held":            {State{Epoch: 7, Phase: Free, Since: noon}, Operator{Holds: map[string]string{"a": ""}}, pending, Seen{Candidates: alone}, "the turn is free, and this node is held: (no reason given)"},
+		"free, and this node is held":            {State{Epoch: 7, Phase: Free, Since: noon}, Operator{Holds: map[string]string{"a": "why"}}, pending, Seen{Candidates: alone}, "the turn is free, and this node is held: why"},
 		"free, and the own record is on its way": {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{}}, "the turn is free, and this node's record does not say yet that it waits again 5s"},
 		"F38 another has seen a newer epoch":     {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{{Node: "b", Epoch: 8}}}, "LOUD the turn's epoch 7 is older than 8, which b has seen: its Lease was set back"},
 

@@ -57,7 +57,7 @@ func ParseOperator(lease *coordinationv1.Lease) Operator {
 	for key, value := range lease.Annotations {
 		switch {
 		case key == HaltKey:
-			o.Halted, o.HaltReason = true, value
+			o.Halted, o.HaltReason = true, given(value)
 		case key == ReleaseKey:
 			epoch, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
 			if err != nil || epoch <= 0 {
@@ -66,7 +66,7 @@ func ParseOperator(lease *coordinationv1.Lease) Operator {
 			}
 			o.Release = epoch
 		case strings.HasPrefix(key, HoldPrefix):
-			o.Holds[strings.TrimPrefix(key, HoldPrefix)] = value
+			o.Holds[strings.TrimPrefix(key, HoldPrefix)] = given(value)
 		case strings.HasPrefix(key, OverridePrefix):
 			when, reason, _ := strings.Cut(strings.TrimSpace(value), " ")
 			until, err := time.Parse(time.RFC3339, when)
@@ -79,6 +79,13 @@ func ParseOperator(lease *coordinationv1.Lease) Operator {
 	}
 	slices.Sort(o.Problems)
 	return o
+}
+
+func given(reason string) string {
+	if strings.TrimSpace(reason) == "" {
+		return "(no reason given)"
+	}
+	return reason
 }
 
 // Held returns the reason why the node is held, if it is.

@@ -21,7 +21,7 @@ func TestParseOperator(t *testing.T) {
 	}))
 	want := Operator{
 		Halted: true, HaltReason: "an incident", Release: 12,
-		Holds:     map[string]string{"db-1": "a migration", "db-2": ""},
+		Holds:     map[string]string{"db-1": "a migration", "db-2": "(no reason given)"},
 		Overrides: map[string]Override{"soak": {time.Date(2026, 1, 31, 18, 0, 0, 0, time.UTC), "CVE-2026-1 cannot wait"}},
 		Problems: []string{
 			`override.sentinel-gate.io/forever is "always": want a time and a reason, such as "2026-01-31T18:00:00Z CVE-2026-1"`,
@@ -31,7 +31,7 @@ func TestParseOperator(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if reason, held := got.Held("db-2"); !held || reason != "" {
+	if reason, held := got.Held("db-2"); !held || reason != "(no reason given)" {
 		t.Error("a hold without a reason is a hold")
 	}
 	if _, held := got.Held("db-3"); held {
@@ -50,7 +50,7 @@ func TestParseOperatorMalformed(t *testing.T) {
 			t.Errorf("release %q: %+v", value, o)
 		}
 	}
-	if o := ParseOperator(leaseWith(map[string]string{HaltKey: ""})); !o.Halted {
+	if o := ParseOperator(leaseWith(map[string]string{HaltKey: ""})); !o.Halted || o.HaltReason != "(no reason given)" {
 		t.Error("a halt without a reason halts")
 	}
 	long := strings.Repeat("n", 80)

@@ -17,24 +17,23 @@ type Candidate struct {
 	Epoch int64
 }
 
-func (c Candidate) waits() bool { return !c.PendingSince.IsZero() }
-
-// Rank sorts candidates: by tier, then the longest pending, then by name.
+// Rank returns those that wait, sorted: by tier, then the longest pending, then by
+// name.
 func Rank(candidates []Candidate) []Candidate {
-	ranked := slices.Clone(candidates)
+	ranked := slices.DeleteFunc(slices.Clone(candidates), func(c Candidate) bool { return c.PendingSince.IsZero() })
 	slices.SortFunc(ranked, func(a, b Candidate) int {
 		return cmp.Or(cmp.Compare(a.Tier, b.Tier), a.PendingSince.Compare(b.PendingSince), cmp.Compare(a.Node, b.Node))
 	})
 	return ranked
 }
 
-// choose returns the first in rank that waits and is not held, or the next one behind the
+// choose returns the first in rank that is not held, or the next one behind the
 // node that hands on, so that a row of nodes that cannot go does not keep the
 // others from it.
 func choose(candidates []Candidate, o Operator, after string) (chosen Candidate, waiting []string, found bool) {
 	var able []Candidate
 	for _, c := range Rank(candidates) {
-		if _, held := o.Held(c.Node); !held && c.waits() {
+		if _, held := o.Held(c.Node); !held {
 			able = append(able, c)
 			waiting = append(waiting, c.Node)
 		}

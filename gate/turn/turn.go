@@ -37,6 +37,9 @@ const (
 	lastPause  = 30 * time.Second
 )
 
+// ErrMissing is why the turn is not known where nobody has made its Lease.
+var ErrMissing = fmt.Errorf("the turn's Lease %s does not exist: make it as docs/turn.md says", LeaseName)
+
 // View is what a gate knows of the turn.
 type View struct {
 	State    State
@@ -399,7 +402,7 @@ func (t *Turn) look(ctx context.Context) error {
 	switch {
 	case apierrors.IsNotFound(err):
 		t.take(nil, nil)
-		return t.failed(fmt.Errorf("the turn's Lease %s does not exist: make it as docs/turn.md says", LeaseName))
+		return t.failed(ErrMissing)
 	case err != nil:
 		return t.failed(fmt.Errorf("reading the turn: %w", err))
 	}
@@ -661,18 +664,12 @@ func (t *Turn) lock(ctx context.Context) (known, named bool) {
 func (t *Turn) candidates(ctx context.Context) ([]Candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
-	return list(ctx, t.Leases)
+	return List(ctx, t.Leases)
 }
 
-// List returns the nodes that wait for a reboot, by their records. A record that
-// cannot be read belongs to no candidate.
+// List returns all nodes that have a record, also those that do not wait: they too
+// have seen an epoch. A record that cannot be read is no candidate's.
 func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Candidate, error) {
-	all, err := list(ctx, leases)
-	return slices.DeleteFunc(all, func(c Candidate) bool { return !c.waits() }), err
-}
-
-// list also returns those that do not wait: they too have seen an epoch.
-func list(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Candidate, error) {
 	var candidates []Candidate
 	options := metav1.ListOptions{LabelSelector: record.Label, Limit: 500}
 	for {
