@@ -8,7 +8,8 @@ import (
 // Config is what does not change while the gate runs.
 type Config struct {
 	Node, BootID string
-	// Soak is how long it must be quiet after a reboot.
+	// Soak is how long it must be quiet after a reboot. A Turn takes it from its
+	// SoakOf.
 	Soak time.Duration
 	// MaxAge is how long a gate may stay open without a fresh evaluation.
 	MaxAge time.Duration

@@ -61,7 +61,8 @@ func (v View) Why() string {
 type Kured struct{ Namespace, Name, Annotation string }
 
 // Turn takes part in the turn for one node. While the node neither waits for a
-// reboot nor has the turn it asks the API server nothing.
+// reboot nor has the turn it asks the API server nothing, but for one look at its
+// start and at each Tell of something new.
 type Turn struct {
 	Config Config
 	// SoakOf returns the soak, of which the overridden steps are no part.
@@ -99,7 +100,7 @@ type Turn struct {
 	state    State
 	operator Operator
 	epoch    int64 // the highest that was seen
-	began    bool
+	recalled bool
 	vouched  bool // no record tells of a later epoch than the Lease did
 	decision Decision
 
@@ -135,7 +136,7 @@ type Gate struct {
 	Overdue bool
 }
 
-// Start prepares the Turn.
+// Start makes the Turn usable. It must return before any other method is called.
 func (t *Turn) Start() {
 	t.random = rand.Float64
 	t.wake, t.views = make(chan struct{}, 1), make(chan View, 1)
@@ -143,7 +144,8 @@ func (t *Turn) Start() {
 	t.current.Store(&View{Problem: t.problem})
 }
 
-// Views tells the latest view whenever it changes.
+// Views tells the latest view after every look at the turn, changed or not. A view
+// that nobody has received is dropped for a later one. It is for one reader.
 func (t *Turn) Views() <-chan View { return t.views }
 
 // Tell says what the gate knows of itself. It does not wait for requests.
@@ -200,7 +202,7 @@ func (t *Turn) Run(ctx context.Context) {
 // follow reads the turn once, and watches it while it concerns this node. It
 // returns nil when the turn should be read afresh at once.
 func (t *Turn) follow(ctx context.Context) error {
-	version, concerned, err := t.begun(ctx)
+	version, concerned, err := t.readAndAct(ctx)
 	if err != nil {
 		return err
 	}
@@ -217,9 +219,9 @@ func (t *Turn) follow(ctx context.Context) error {
 	return t.watch(ctx, version)
 }
 
-// begun reads the turn and acts on it. It returns the version that it read and
+// readAndAct reads the turn and acts on it. It returns the version that it read and
 // whether what follows it concerns this node.
-func (t *Turn) begun(ctx context.Context) (version string, concerned bool, err error) {
+func (t *Turn) readAndAct(ctx context.Context) (version string, concerned bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err = t.look(ctx); err == nil {
@@ -246,7 +248,7 @@ func (t *Turn) watch(ctx context.Context, version string) error {
 	options.ResourceVersion = version
 	events, err := t.Leases.Watch(ctx, options)
 	if err != nil {
-		return t.lost(fmt.Errorf("watching the turn: %w", err))
+		return t.lockAndFail(fmt.Errorf("watching the turn: %w", err))
 	}
 	defer events.Stop()
 	for {
@@ -275,7 +277,7 @@ func (t *Turn) watch(ctx context.Context, version string) error {
 				return err
 			}
 		case <-timer.C:
-			if err := t.acted(ctx); err != nil {
+			if err := t.lockAndAct(ctx); err != nil {
 				return err
 			}
 		}
@@ -372,14 +374,14 @@ func (t *Turn) findTier(ctx context.Context) error {
 	return nil
 }
 
-func (t *Turn) acted(ctx context.Context) error {
+func (t *Turn) lockAndAct(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.act(ctx)
 }
 
-// lost makes the turn unknown for as long as it cannot be watched.
-func (t *Turn) lost(err error) error {
+// lockAndFail makes the turn unknown for as long as it cannot be watched.
+func (t *Turn) lockAndFail(err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.failed(err)
@@ -387,8 +389,8 @@ func (t *Turn) lost(err error) error {
 
 // look reads the Lease from the API server itself.
 func (t *Turn) look(ctx context.Context) error {
-	if !t.began {
-		if err := t.begin(ctx); err != nil {
+	if !t.recalled {
+		if err := t.recallEpoch(ctx); err != nil {
 			return t.failed(err)
 		}
 	}
@@ -411,8 +413,8 @@ func (t *Turn) look(ctx context.Context) error {
 	return nil
 }
 
-// begin reads from the node's own record which epoch its gate has seen.
-func (t *Turn) begin(ctx context.Context) error {
+// recallEpoch reads from the node's own record which epoch its gate has seen.
+func (t *Turn) recallEpoch(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	lease, err := t.Leases.Get(ctx, t.Config.Node, metav1.GetOptions{})
@@ -424,7 +426,7 @@ func (t *Turn) begin(ctx context.Context) error {
 		r, _ := record.Parse(lease) // a record that is malformed is written anew
 		t.epoch = max(t.epoch, r.TurnEpoch)
 	}
-	t.began = true
+	t.recalled = true
 	return nil
 }
 
@@ -562,10 +564,10 @@ func (t *Turn) seeRelease(seen *Seen) {
 	}
 }
 
-// patience spreads the looks at a holder over those who wait. The few whom the
+// lookPause spreads the looks at a holder over those who wait. The few whom the
 // turn names share them. The others look seldom, in case those few are gone: the
 // turn does not tell how many have begun to wait since the holder was chosen.
-func (t *Turn) patience() time.Duration {
+func (t *Turn) lookPause() time.Duration {
 	sharing := max(t.state.Waiting, crowd)
 	if slices.Contains(t.state.Next, t.Config.Node) {
 		sharing = len(t.state.Next)
@@ -577,15 +579,15 @@ func (t *Turn) patience() time.Duration {
 // one. In each epoch it begins anew, spread as widely as it goes on: else all who
 // wait would look at once when a soak has ended.
 func (t *Turn) due() bool {
-	now, patience := time.Now(), t.patience()
+	now, pause := time.Now(), t.lookPause()
 	if t.checkOf != t.state.Epoch {
-		t.checkOf, t.checkAt = t.state.Epoch, now.Add(time.Duration(t.random()*float64(patience)))
+		t.checkOf, t.checkAt = t.state.Epoch, now.Add(time.Duration(t.random()*float64(pause)))
 		return false
 	}
 	if now.Before(t.checkAt) {
 		return false
 	}
-	t.checkAt = now.Add(patience)
+	t.checkAt = now.Add(pause)
 	return true
 }
 

@@ -345,7 +345,7 @@ func TestLooksAreShared(t *testing.T) {
 			rate := 0.0
 			for i := range c.since {
 				waits := &Turn{Config: Config{Node: fmt.Sprint(i), Interval: 30 * time.Second}, state: state, random: func() float64 { return 0.5 }}
-				rate += float64(waits.Config.checkEvery()) / float64(waits.patience())
+				rate += float64(waits.Config.checkEvery()) / float64(waits.lookPause())
 			}
 			if rate < c.least-0.01 || rate > c.most+0.01 {
 				t.Errorf("%.2f looks in %s, want %.2f to %.2f", rate, Config{Interval: 30 * time.Second}.checkEvery(), c.least, c.most)

@@ -465,7 +465,7 @@ func (g *gate) run() {
 	switch {
 	case !g.following:
 		g.woken()
-		_, concerned, failed := t.begun(ctx)
+		_, concerned, failed := t.readAndAct(ctx)
 		g.seen, err = len(g.n.w.history), failed
 		g.following = err == nil && concerned
 		return
@@ -476,7 +476,7 @@ func (g *gate) run() {
 	case g.woken():
 		err = t.woken(ctx)
 	default:
-		err = t.acted(ctx)
+		err = t.lockAndAct(ctx)
 	}
 	g.following = err == nil && t.concerned()
 }
@@ -495,7 +495,7 @@ func (g *gate) woken() bool {
 func (g *gate) loses() {
 	if g.following {
 		g.following = false
-		_ = g.turn.lost(errDown)
+		_ = g.turn.lockAndFail(errDown)
 		g.hear()
 	}
 }

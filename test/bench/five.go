@@ -158,7 +158,7 @@ func (b *bench) killing(ctx context.Context, s *site) error {
 	return nil
 }
 
-// memory watches a gate that stays closed for 10,000 evaluations.
+// memory watches a gate that stays closed for 30,000 evaluations.
 func (b *bench) memory(ctx context.Context, s *site) error {
 	const evaluations = 30_000 // more than were asked for, so that a slope can be told from noise
 	_, d, err := b.pending(ctx, s, 6, "interval: 5ms\nmaxAge: 5s\ntimeout: 2s")

@@ -84,9 +84,6 @@ func start(cmd *exec.Cmd, name, log string) (*Process, error) {
 // PID is the operating system's.
 func (p *Process) PID() int { return p.pid }
 
-// Exited is closed when the process has ended.
-func (p *Process) Exited() <-chan struct{} { return p.exited }
-
 // Signal sends a signal. It fails on a process that has ended, and on none.
 func (p *Process) Signal(signal syscall.Signal) error {
 	if p == nil {

@@ -74,27 +74,34 @@ func (r *rollout) startGate(i int) {
 	})
 }
 
-// holder awaits an open gate, and returns its index. All the while no other may
-// be open.
+// holder awaits an open gate, and returns its index. At no look may there be two.
 func (r *rollout) holder() int {
 	r.t.Helper()
-	open := -1
+	var open []int
 	r.poll("an open gate", func() bool {
+		open = nil
 		for i, h := range r.hosts {
 			if h.Resolves() {
-				open = i
-				return true
+				open = append(open, i)
 			}
 		}
-		return false
+		return len(open) > 0
 	})
-	return open
+	if len(open) > 1 {
+		r.t.Fatalf("the gates of %v are open", open)
+	}
+	return open[0]
 }
 
 // alone watches for a while that no gate but the allowed one opens; -1: none.
 func (r *rollout) alone(allowed int, while time.Duration) {
 	r.t.Helper()
-	for end := time.Now().Add(while); time.Now().Before(end); {
+	for end := time.After(while); ; {
+		select {
+		case <-end:
+			return
+		case <-time.After(time.Millisecond):
+		}
 		for i, h := range r.hosts {
 			if i != allowed && h.Resolves() {
 				r.t.Fatalf("the gate of n%d is open\n%s", i+1, r.gates[i].Log())
