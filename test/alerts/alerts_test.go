@@ -249,8 +249,9 @@ func TestF16OwnAlertsAreIgnoredByTheirName(t *testing.T) {
 // Who is woken by an alert learns what is wrong and what to do first, from the
 // alert and from the page.
 func TestAlertsAreForPeople(t *testing.T) {
+	page := read(t, "docs/alerts.md")
 	documented := map[string]bool{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `([A-Za-z]+)` \\| (\\w+) \\|").FindAllStringSubmatch(read(t, "docs/alerts.md"), -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| `([A-Za-z]+)` \\| (\\w+) \\|").FindAllStringSubmatch(page, -1) {
 		documented[row[1]+" "+row[2]] = true
 	}
 	for _, r := range rules(t) {
@@ -258,8 +259,15 @@ func TestAlertsAreForPeople(t *testing.T) {
 		if len(r.Labels) != 1 || !slices.Contains([]string{"critical", "warning", "info"}, severity) {
 			t.Errorf("%s has the labels %v", r.Alert, r.Labels)
 		}
-		if len(r.Annotations) != 2 || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
+		if len(r.Annotations) != 3 || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
 			t.Errorf("%s has the annotations %v", r.Alert, r.Annotations)
+		}
+		// It leads to the part of the page that has the alert.
+		anchor, ok := strings.CutPrefix(r.Annotations["runbook_url"], "https://github.com/sentinel-gate/sentinel-gate/blob/main/docs/alerts.md#")
+		_, section, found := strings.Cut(strings.ToLower(strings.ReplaceAll(page, "## Upgrade Gates", "## upgrade-gates")), "## "+anchor+"\n")
+		section, _, _ = strings.Cut(section, "\n## ")
+		if !ok || !found || !strings.Contains(section, "| `"+strings.ToLower(r.Alert)+"` |") {
+			t.Errorf("%s leads to %s, which does not have it", r.Alert, r.Annotations["runbook_url"])
 		}
 		if !documented[r.Alert+" "+severity] {
 			t.Errorf("docs/alerts.md does not list %s as %s", r.Alert, severity)

@@ -266,6 +266,26 @@ func TestNamedFilesExist(t *testing.T) {
 	}
 }
 
+// The map of the code has every file.
+func TestMapOfTheCode(t *testing.T) {
+	design, err := os.ReadFile(filepath.Join(root(t), "docs/design.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range []string{"cmd/*/*.go", "gate/*.go", "gate/*/*.go", "checks/*.go"} {
+		files, err := filepath.Glob(filepath.Join(root(t), pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatal(pattern, err)
+		}
+		for _, file := range files {
+			name := filepath.Base(file)
+			if !strings.HasSuffix(name, "_test.go") && !regexp.MustCompile("[`/]"+regexp.QuoteMeta(name)+"`").Match(design) {
+				t.Errorf("%s is not on the map of docs/design.md", file)
+			}
+		}
+	}
+}
+
 func TestAnchors(t *testing.T) {
 	for heading, want := range map[string]string{
 		"Who owns the window?": "who-owns-the-window", "`sentinel.raw`": "sentinelraw", "/healthz and /readyz": "healthz-and-readyz",
