@@ -203,6 +203,12 @@ func (g *Gated) Close() error {
 // Release closes the gated sentinel and gives the directory free.
 func (g *Gated) Release() error { return errors.Join(g.Close(), g.dir.Close()) }
 
+// Resolves reports whether kured sees a sentinel, whoever made it.
+func (g *Gated) Resolves() bool {
+	_, err := os.Stat(g.path)
+	return err == nil
+}
+
 // Inspect returns nil where the gated path holds what this gate put there, and
 // nothing while it is closed. Anything else is removed, and described in the
 // error; the gate must then be closed.

@@ -309,6 +309,9 @@ func (l *Loop) tellTurn() {
 	if l.Turn == nil {
 		return
 	}
+	if l.status.Raw.Pending && l.status.State != Open && l.Gated.Resolves() {
+		l.closedSince = time.Now() // what could not be removed is as good as open
+	}
 	g := turn.Gate{
 		Pending: l.status.Raw.Pending, Open: l.status.State == Open, ClosedSince: l.closedSince,
 		NodeBlocked: !l.nodeBlockedSince.IsZero() && time.Since(l.nodeBlockedSince) >= l.Interval,

@@ -94,6 +94,6 @@ func newTurn(f flags, c *configuration, writer *record.Writer, log *slog.Logger)
 			}
 			return turn.Kured{Namespace: kured.Namespace, Name: kured.DaemonSet, Annotation: kured.LockAnnotation}
 		},
-		Order: order, OnTier: writer.SetTier, OnEpoch: writer.SetTurnEpoch, Log: log,
+		Order: order, OnTier: writer.SetTier, OnEpoch: writer.SetTurnEpoch, RecordEpoch: writer.RecordEpoch, Log: log,
 	}, nil
 }

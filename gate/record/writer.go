@@ -38,6 +38,10 @@ type Writer struct {
 	written    bool // the wanted record stands in the API server
 	failures   int
 	booted     time.Time
+	tiered     bool                  // SetTier was called
+	demanded   int64                 // the epoch that RecordEpoch waits for
+	recorded   int64                 // the epoch that the record tells of
+	wrote      chan struct{}         // closed, and made anew, when recorded grows
 	lease      *coordinationv1.Lease // as last read or written; only Run's goroutine uses it
 	bootedAt   time.Time
 	previousID string
@@ -55,7 +59,7 @@ func NewWriter(leases coordinationclient.LeaseInterface, node, configHash, proc 
 		return nil, err
 	}
 	return &Writer{
-		leases: leases, proc: proc, log: log, changed: make(chan struct{}, 1),
+		leases: leases, proc: proc, log: log, changed: make(chan struct{}, 1), wrote: make(chan struct{}),
 		wanted: Record{Node: node, BootID: id, ConfigHash: configHash},
 	}, nil
 }
@@ -73,6 +77,7 @@ func (w *Writer) Set(state string, blocking []string, pendingSince time.Time) {
 func (w *Writer) SetTier(tier int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.tiered = true
 	wanted := w.wanted
 	wanted.Tier = tier
 	w.want(wanted)
@@ -84,6 +89,11 @@ func (w *Writer) want(r Record) {
 		return
 	}
 	w.wanted, w.written = r, false
+	w.hasten()
+}
+
+// hasten wakes Run.
+func (w *Writer) hasten() {
 	select {
 	case w.changed <- struct{}{}:
 	default:
@@ -96,6 +106,28 @@ func (w *Writer) SetTurnEpoch(epoch int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wanted.TurnEpoch = max(w.wanted.TurnEpoch, epoch)
+}
+
+// RecordEpoch returns once the record tells of the turn's epoch, or of a later one,
+// and with an error when ctx ends before.
+func (w *Writer) RecordEpoch(ctx context.Context, epoch int64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wanted.TurnEpoch, w.demanded = max(w.wanted.TurnEpoch, epoch), max(w.demanded, epoch)
+	for w.recorded < epoch {
+		w.hasten()
+		wrote := w.wrote
+		w.mu.Unlock()
+		select {
+		case <-wrote:
+		case <-ctx.Done():
+		}
+		w.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("writing the turn's epoch %d into the record of this node: %w", epoch, err)
+		}
+	}
+	return nil
 }
 
 // BootedAt returns when this boot was, by the API server's clock, and the zero
@@ -171,15 +203,20 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	r.BootedAt, r.PreviousBootID = w.bootedAt, w.previousID
 	w.mu.Lock()
 	w.booted = w.bootedAt
+	tiered, demanded := w.tiered, w.demanded
 	w.mu.Unlock()
 	before, err := Parse(w.lease)
+	if err == nil && !tiered {
+		r.Tier = before.Tier // until the node's labels were read again
+	}
 	if err == nil { // what an earlier life of the gate has seen was seen
 		r.TurnEpoch = max(r.TurnEpoch, before.TurnEpoch)
 	}
 	if err == nil && before.BootID == r.BootID && !r.PendingSince.IsZero() && !before.PendingSince.IsZero() && before.PendingSince.Before(r.PendingSince) {
 		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted
 	}
-	if err == nil && before.equal(r) && w.lease.Labels[Label] == "true" {
+	if err == nil && before.equal(r) && before.TurnEpoch >= demanded && w.lease.Labels[Label] == "true" {
+		w.told(before)
 		return nil
 	}
 	lease := w.lease.DeepCopy()
@@ -193,7 +230,19 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 		return fmt.Errorf("writing the record of node %s: %w", r.Node, err)
 	}
 	w.lease = lease
+	w.told(r)
 	return nil
+}
+
+// told takes note of what the record tells.
+func (w *Writer) told(r Record) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.TurnEpoch > w.recorded {
+		w.recorded = r.TurnEpoch
+		close(w.wrote)
+		w.wrote = make(chan struct{})
+	}
 }
 
 // read gets the Lease as it is, and with it what is known of this boot: as it

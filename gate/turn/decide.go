@@ -206,6 +206,10 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 		return Decision{Why: err.Error(), Loud: true}
 	}
 	chosen, waiting, found := choose(*seen.Candidates, o, after)
+	if s.Phase == Soaking && found && chosen.Node == s.Holder {
+		// Its raw sentinel may have outlived its reboot: the others first.
+		chosen, _, _ = choose(*seen.Candidates, o, s.Holder)
+	}
 	notActedOn := s.NotActedOn
 	if s.Phase == Soaking {
 		notActedOn = 0

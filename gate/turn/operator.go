@@ -25,7 +25,8 @@ const (
 )
 
 // maxKeyName is how long the part of an annotation's key behind the slash may
-// be. A hold of a node with a longer name has its beginning.
+// be; it ends with a letter or a digit. A hold of a node with a longer name has as
+// much of its beginning.
 const maxKeyName = 63
 
 // Operator is what people ask of the turn.
@@ -91,7 +92,7 @@ func given(reason string) string {
 // Held returns the reason why the node is held, if it is.
 func (o Operator) Held(node string) (reason string, held bool) {
 	if len(node) > maxKeyName {
-		node = node[:maxKeyName]
+		node = strings.TrimRight(node[:maxKeyName], "-._")
 	}
 	reason, held = o.Holds[node]
 	return reason, held

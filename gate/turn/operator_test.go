@@ -53,11 +53,15 @@ func TestParseOperatorMalformed(t *testing.T) {
 	if o := ParseOperator(leaseWith(map[string]string{HaltKey: ""})); !o.Halted || o.HaltReason != "(no reason given)" {
 		t.Error("a halt without a reason halts")
 	}
-	long := strings.Repeat("n", 80)
-	if o := ParseOperator(leaseWith(map[string]string{HoldPrefix + long[:63]: ""})); len(o.Holds) != 1 {
-		t.Error(o)
-	} else if _, held := o.Held(long); !held {
-		t.Error("a long name is held by its beginning")
+	for long, key := range map[string]string{
+		strings.Repeat("n", 80):                 strings.Repeat("n", 63),
+		strings.Repeat("n", 61) + ".-" + "zone": strings.Repeat("n", 61),
+	} {
+		if o := ParseOperator(leaseWith(map[string]string{HoldPrefix + key: ""})); len(o.Holds) != 1 {
+			t.Error(o)
+		} else if _, held := o.Held(long); !held {
+			t.Errorf("%s is not held by its beginning", long)
+		}
 	}
 }
 

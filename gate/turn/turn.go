@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -79,7 +80,12 @@ type Turn struct {
 	Order   []labels.Selector
 	OnTier  func(int)
 	OnEpoch func(int64)
-	Log     *slog.Logger
+	// RecordEpoch returns once the node's record tells of the epoch, or of a later
+	// one. It is asked for each epoch that this gate has written, and before the gate
+	// opens: so an older copy that somebody restores is refused also by gates that
+	// have not seen, or have forgotten, what came after it.
+	RecordEpoch func(context.Context, int64) error
+	Log         *slog.Logger
 
 	random  func() float64
 	wake    chan struct{}
@@ -101,7 +107,7 @@ type Turn struct {
 	operator Operator
 	epoch    int64 // the highest that was seen
 	recalled bool
-	vouched  bool // no record tells of a later epoch than the Lease did
+	vouched  string // the version of the Lease than which no record told of a later epoch
 	decision Decision
 
 	question   question
@@ -211,9 +217,6 @@ func (t *Turn) follow(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-t.wake:
 		}
-		t.mu.Lock()
-		t.vouched = false // who does not watch sees no epochs
-		t.mu.Unlock()
 		return nil
 	}
 	return t.watch(ctx, version)
@@ -592,10 +595,14 @@ func (t *Turn) due() bool {
 }
 
 // drawn reports whether this gate's moment has come to choose: those who wait
-// draw one each, so that they do not all list the records at once.
+// draw one each, so that they do not all list the records at once. The draw is
+// exponential, the steeper the more wait: the first is alone for long enough to be
+// seen by the others, however many they are.
 func (t *Turn) drawn() bool {
 	if t.chooseOf != t.state.Epoch || t.chooseAt.IsZero() {
-		t.chooseOf, t.chooseAt = t.state.Epoch, time.Now().Add(time.Duration(t.random()*float64(min(spread, t.Config.Interval))))
+		steep := 1 + math.Log(float64(max(t.state.Waiting, crowd)))
+		moment := math.Log1p(t.random()*math.Expm1(steep)) / steep
+		t.chooseOf, t.chooseAt = t.state.Epoch, time.Now().Add(time.Duration(moment*float64(min(spread, t.Config.Interval))))
 	}
 	return !time.Now().Before(t.chooseAt)
 }
@@ -662,11 +669,16 @@ func (t *Turn) lock(ctx context.Context) (known, named bool) {
 	return true, named
 }
 
-// candidates lists the records.
+// candidates lists the records. Where none tells of a later epoch they have vouched
+// for this version of the Lease.
 func (t *Turn) candidates(ctx context.Context) ([]Candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
-	return List(ctx, t.Leases)
+	candidates, err := List(ctx, t.Leases)
+	if err == nil && t.state.SetBack(candidates) == nil {
+		t.vouched = t.lease.ResourceVersion
+	}
+	return candidates, err
 }
 
 // List returns all nodes that have a record, also those that do not wait: they too
@@ -690,28 +702,21 @@ func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Cand
 	}
 }
 
-// vouch compares the Lease with the records, once in each time that the node
-// waits: this gate may have seen less than others before somebody restored an old
-// copy of the Lease.
+// vouch compares the Lease with the records: this gate may have seen less than others
+// before somebody restored an old copy of the Lease.
 func (t *Turn) vouch(ctx context.Context) error {
-	if t.vouched {
+	if t.vouched == t.lease.ResourceVersion {
 		return nil
 	}
 	candidates, err := t.candidates(ctx)
 	if err != nil {
 		return t.failed(err)
 	}
-	newest := t.epoch
 	for _, c := range candidates {
-		newest = max(newest, c.Epoch)
+		t.epoch = max(t.epoch, c.Epoch)
 	}
-	if newest > t.epoch {
-		t.epoch = newest
-		t.take(t.lease, nil)
-		return t.problem
-	}
-	t.vouched = true
-	return nil
+	t.take(t.lease, nil)
+	return t.problem
 }
 
 // write writes what was decided, if nobody has written meanwhile.
@@ -740,9 +745,23 @@ func (t *Turn) write(ctx context.Context, d Decision) error {
 	if t.problem != nil {
 		return t.problem
 	}
+	t.vouched = written.ResourceVersion
 	t.Log.Info("the turn: "+d.Why, "phase", string(t.state.Phase), "holder", t.state.Holder, "epoch", t.state.Epoch, "previousPhase", string(before.Phase), "previousHolder", before.Holder)
+	if err := t.recordEpoch(ctx); err != nil {
+		return err
+	}
 	_, err = t.decide(ctx)
 	return err
+}
+
+// recordEpoch makes sure that the epoch is not forgotten with this process.
+func (t *Turn) recordEpoch(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
+	defer cancel()
+	if err := t.RecordEpoch(ctx, t.state.Epoch); err != nil {
+		return t.failed(err)
+	}
+	return nil
 }
 
 // Confirm reads the turn afresh for an evaluation that passed: it returns nil
@@ -771,6 +790,9 @@ func (t *Turn) Confirm(ctx context.Context) error {
 		if err == nil && t.decision.Permit {
 			err = t.vouch(ctx)
 		}
+		if err == nil && t.decision.Permit {
+			err = t.recordEpoch(ctx) // by a gate that found its turn open
+		}
 		if err != nil {
 			return err
 		}
@@ -783,6 +805,7 @@ func (t *Turn) Confirm(ctx context.Context) error {
 	}
 	return nil
 }
+
 
 // View returns what was seen last.
 func (t *Turn) View() View { return *t.current.Load() }

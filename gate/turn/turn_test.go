@@ -161,7 +161,7 @@ func (r *real) start(name, boot string) *member {
 		Leases: client.CoordinationV1().Leases(namespace), Nodes: client.CoreV1().Nodes(),
 		DaemonSets: func(ns string) appsclient.DaemonSetInterface { return client.AppsV1().DaemonSets(ns) },
 		Kured:      func() Kured { return Kured{"kube-system", "kured", "weave.works/kured-node-lock"} },
-		Order:      []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, Log: slog.New(slog.DiscardHandler),
+		Order:      []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, RecordEpoch: func(context.Context, int64) error { return nil }, Log: slog.New(slog.DiscardHandler),
 	}}
 	m.Start()
 	m.Tell(Gate{Pending: true, ClosedSince: time.Now().Add(-time.Hour)})

@@ -309,6 +309,11 @@ func (l leases) Update(ctx context.Context, lease *coordinationv1.Lease, _ metav
 		if err != nil || after.Epoch != before.Epoch+1 {
 			w.fatalf("%s writes epoch %d after %d: %v", l.g.n.name, after.Epoch, before.Epoch, err)
 		}
+		for name, r := range w.records {
+			if recordedEpoch(r) > before.Epoch {
+				w.fatalf("%s writes on top of an old copy: %s has seen %d, and it is %d", l.g.n.name, name, recordedEpoch(r), before.Epoch)
+			}
+		}
 		for _, keys := range []map[string]string{w.lease.Annotations, lease.Annotations} {
 			for key := range keys {
 				if !strings.Contains(key, "/turn-") && w.lease.Annotations[key] != lease.Annotations[key] {
@@ -377,6 +382,12 @@ func (n *node) start() {
 		Leases: leases{g: g}, Nodes: nodeObjects{g: g}, DaemonSets: func(string) appsclient.DaemonSetInterface { return daemonSets{g: g} },
 		Kured:  func() Kured { return Kured{Annotation: "lock"} },
 		OnTier: func(int) {}, OnEpoch: func(int64) {}, Log: slog.New(slog.DiscardHandler),
+		RecordEpoch: func(ctx context.Context, epoch int64) error {
+			if old, ok := w.records[n.name]; ok && recordedEpoch(old) >= epoch {
+				return nil
+			}
+			return g.request(ctx, func() error { g.tells(); return nil })
+		},
 	}
 	g.turn.Start()
 	g.turn.random = w.rand.Float64
@@ -546,17 +557,28 @@ func (g *gate) permit() {
 	g.tick()
 }
 
+func recordedEpoch(of *coordinationv1.Lease) int64 {
+	epoch, _ := strconv.ParseInt(of.Annotations["sentinel-gate.io/turn-epoch-seen"], 10, 64)
+	return epoch
+}
+
 // record writes the node's record when something in it changes.
 func (g *gate) record() {
-	w, n := g.n.w, g.n
+	n := g.n
 	tells := fmt.Sprint(n.boot, n.raw, g.open)
 	if n.cut || tells == g.wrote {
 		return
 	}
 	g.wrote = tells
+	g.tells()
+}
+
+// tells writes the record as it is to be.
+func (g *gate) tells() {
+	w, n := g.n.w, g.n
 	var seen int64
 	if old, ok := w.records[n.name]; ok {
-		seen, _ = strconv.ParseInt(old.Annotations["sentinel-gate.io/turn-epoch-seen"], 10, 64)
+		seen = recordedEpoch(old)
 	}
 	lease := &coordinationv1.Lease{}
 	lease.Name, lease.Labels = n.name, map[string]string{record.Label: "true"}
@@ -615,7 +637,7 @@ func (n *node) welcome() {
 
 // check checks what must hold at any time.
 func (w *world) check() {
-	if w.lease != nil && w.lease.Annotations[OverridePrefix+"soak"] != "" {
+	if w.lease != nil && len(ParseOperator(w.lease).Overridden(w.now())) > 0 {
 		for _, n := range w.nodes {
 			n.rebooted = time.Time{} // what opens now may stay open
 		}

@@ -298,7 +298,7 @@ func (c *crowd) join(ctx context.Context, s *site, nodes []*controlplane.Node) e
 			},
 			SoakOf: func(map[string]turn.Override) time.Duration { return crowdSoak },
 			Leases: client.Leases(), Nodes: client.Nodes(), DaemonSets: client.DaemonSets,
-			Order: []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, Log: slog.New(slog.DiscardHandler),
+			Order: []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, RecordEpoch: func(context.Context, int64) error { return nil }, Log: slog.New(slog.DiscardHandler),
 		}
 		t.Start()
 		t.Tell(turn.Gate{Pending: true, ClosedSince: time.Now()})
