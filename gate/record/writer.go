@@ -77,10 +77,11 @@ func (w *Writer) Set(state string, blocking []string, pendingSince time.Time) {
 func (w *Writer) SetTier(tier int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.tiered = true
-	wanted := w.wanted
-	wanted.Tier = tier
-	w.want(wanted)
+	if w.tiered && w.wanted.Tier == tier {
+		return
+	}
+	w.tiered, w.wanted.Tier, w.written = true, tier, false
+	w.hasten()
 }
 
 // want wakes Run where the record should say something else.

@@ -374,6 +374,52 @@ func TestWritesOnlyWhatChanges(t *testing.T) {
 	}
 }
 
+// F38: an epoch of the turn that is demanded is in the record when RecordEpoch
+// returns, and is no reason to write otherwise.
+func TestF38EpochIsRecorded(t *testing.T) {
+	w := newWorld(t)
+	first := w.start()
+	first.set("Idle", nil, time.Time{})
+	first.SetTurnEpoch(3)
+	w.must(first.RecordEpoch(w.ctx, 5))
+	if got := w.record().TurnEpoch; got != 5 {
+		t.Errorf("the record tells of epoch %d", got)
+	}
+	w.must(first.RecordEpoch(w.ctx, 4))
+	w.wantRequests("get(404) create update")
+	first.stop()
+
+	second := w.start()
+	second.set("Idle", nil, time.Time{})
+	w.must(second.RecordEpoch(w.ctx, 5)) // as the first has
+	w.wantRequests("get(404) create update get")
+	second.stop()
+	ctx, cancel := context.WithCancel(w.ctx)
+	cancel()
+	if err := second.RecordEpoch(ctx, 6); err == nil || !strings.Contains(err.Error(), "writing the turn's epoch 6 into the record of this node") {
+		t.Errorf("nobody writes, and it returns %v", err)
+	}
+}
+
+// A gate that was restarted has not read its node's labels yet.
+func TestTierIsKept(t *testing.T) {
+	w := newWorld(t)
+	first := w.start()
+	first.SetTier(2)
+	first.set("Closed", nil, time.Now())
+	first.stop()
+	second := w.start()
+	second.set("Idle", nil, time.Time{})
+	if got := w.record().Tier; got != 2 {
+		t.Errorf("tier %d", got)
+	}
+	second.SetTier(0)
+	w.poll("the tier is written", second.Written)
+	if got := w.record().Tier; got != 0 {
+		t.Errorf("tier %d, and the labels say 0", got)
+	}
+}
+
 // Of many changes at once the last one stands in the end.
 func TestLastSetWins(t *testing.T) {
 	w := newWorld(t)
