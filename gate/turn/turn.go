@@ -89,6 +89,7 @@ type Turn struct {
 
 	random  func() float64
 	wake    chan struct{}
+	reached chan struct{} // by Confirm, while Run pauses
 	views   chan View
 	current atomic.Pointer[View]
 
@@ -107,6 +108,7 @@ type Turn struct {
 	operator Operator
 	epoch    int64 // the highest that was seen
 	recalled bool
+	followed bool   // the Lease is watched
 	vouched  string // the version of the Lease than which no record told of a later epoch
 	decision Decision
 
@@ -145,7 +147,7 @@ type Gate struct {
 // Start makes the Turn usable. It must return before any other method is called.
 func (t *Turn) Start() {
 	t.random = rand.Float64
-	t.wake, t.views = make(chan struct{}, 1), make(chan View, 1)
+	t.wake, t.reached, t.views = make(chan struct{}, 1), make(chan struct{}, 1), make(chan View, 1)
 	t.problem = errors.New("the turn was not read yet")
 	t.current.Store(&View{Problem: t.problem})
 }
@@ -165,10 +167,12 @@ func (t *Turn) Tell(g Gate) {
 	t.hasten()
 }
 
-// hasten wakes Run.
-func (t *Turn) hasten() {
+// hasten wakes Run while it follows the turn.
+func (t *Turn) hasten() { signal(t.wake) }
+
+func signal(c chan<- struct{}) {
 	select {
-	case t.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -200,6 +204,7 @@ func (t *Turn) Run(ctx context.Context) {
 		}
 		select {
 		case <-time.After(wait):
+		case <-t.reached:
 		case <-ctx.Done():
 		}
 	}
@@ -254,6 +259,8 @@ func (t *Turn) watch(ctx context.Context, version string) error {
 		return t.lockAndFail(fmt.Errorf("watching the turn: %w", err))
 	}
 	defer events.Stop()
+	t.setFollowed(true)
+	defer t.setFollowed(false)
 	for {
 		t.mu.Lock()
 		again, concerned := t.again(), t.concerned()
@@ -285,6 +292,12 @@ func (t *Turn) watch(ctx context.Context, version string) error {
 			}
 		}
 	}
+}
+
+func (t *Turn) setFollowed(followed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.followed = followed
 }
 
 // again is when to act although nothing has happened.
@@ -779,6 +792,9 @@ func (t *Turn) Confirm(ctx context.Context) error {
 	if err := t.look(ctx); err != nil {
 		return err
 	}
+	if !t.followed {
+		signal(t.reached) // a gate that is open must hear of a halt at once
+	}
 	// From now on the gate may open, which is told a moment later.
 	t.ready, t.confirmed = true, time.Now()
 	defer func() { t.ready = false }()
@@ -805,7 +821,6 @@ func (t *Turn) Confirm(ctx context.Context) error {
 	}
 	return nil
 }
-
 
 // View returns what was seen last.
 func (t *Turn) View() View { return *t.current.Load() }

@@ -1,6 +1,7 @@
 package turn
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -130,6 +131,24 @@ type member struct {
 	*Turn
 	r      *real
 	client string // the user agent
+	log    *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
 }
 
 // join adds a node that waits, with its record, and starts its gate's part.
@@ -155,13 +174,15 @@ func (r *real) start(name, boot string) *member {
 	config.Wrap(clock.Transport)
 	client, err := kubernetes.NewForConfig(config)
 	r.must(err)
-	m := &member{r: r, client: config.UserAgent, Turn: &Turn{
+	log := &lockedBuffer{}
+	m := &member{r: r, client: config.UserAgent, log: log, Turn: &Turn{
 		Config: Config{Node: name, BootID: boot, MaxAge: time.Minute, Settle: time.Minute, GrantTimeout: time.Hour, Interval: 500 * time.Millisecond},
 		SoakOf: func(map[string]Override) time.Duration { return time.Hour },
 		Leases: client.CoordinationV1().Leases(namespace), Nodes: client.CoreV1().Nodes(),
 		DaemonSets: func(ns string) appsclient.DaemonSetInterface { return client.AppsV1().DaemonSets(ns) },
 		Kured:      func() Kured { return Kured{"kube-system", "kured", "weave.works/kured-node-lock"} },
-		Order:      []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, RecordEpoch: func(context.Context, int64) error { return nil }, Log: slog.New(slog.DiscardHandler),
+		Order:      []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, RecordEpoch: func(context.Context, int64) error { return nil },
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}}
 	m.Start()
 	m.Tell(Gate{Pending: true, ClosedSince: time.Now().Add(-time.Hour)})
@@ -285,6 +306,31 @@ func TestOperator(t *testing.T) {
 	m.awaitWhy("a was released from its turn; it counts as rebooted in 2m0s")
 	if m.Permits() {
 		t.Error("released, and permitted")
+	}
+}
+
+// While the API server is away the pauses between attempts grow. An evaluation that
+// reaches it again ends them: the gate that opens must hear of a halt at once.
+func TestConfirmEndsThePause(t *testing.T) {
+	r := newReal(t)
+	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	m := r.join("a", noon)
+	m.open()
+	r.cp.StopAPIServer()
+	m.await("unknown", func(v View) bool { return v.Problem != nil })
+	r.must(controlplane.Poll(t.Context(), func() error {
+		if strings.Count(m.log.String(), "the turn is read anew") < 4 { // the fifth is four seconds away at least
+			return errors.New("not yet")
+		}
+		return nil
+	}))
+	r.must(r.cp.StartAPIServer(t.Context()))
+	r.must(controlplane.Poll(t.Context(), func() error { return m.Confirm(t.Context()) }))
+	r.annotate(HaltKey, "an incident")
+	began := time.Now()
+	m.awaitWhy("halted: an incident")
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("halted after %s", took)
 	}
 }
 
