@@ -137,14 +137,14 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	case s.Phase == Unwritten:
 		return Decision{Why: "the turn was never used"}
 	case mine && s.BootID != c.BootID:
-		return Decision{Write: rebooted(s, l.BootedAt, seen.Now), Why: "this node has rebooted, and its soak begins"}
+		return Decision{Write: rebooted(c, s, l.BootedAt, seen.Now), Why: "this node has rebooted, and its soak begins"}
 	case o.Halted:
 		return Decision{Why: "halted: " + o.HaltReason, Loud: true}
 	case (s.Phase == Granted || s.Phase == Open) && o.Release == s.Epoch:
 		if wait := c.gone() - seen.ReleasedFor; wait > 0 {
 			return Decision{Why: fmt.Sprintf("%s was released from its turn; it counts as rebooted in %s", s.Holder, wait.Round(time.Second)), Again: wait}
 		}
-		return Decision{Write: rebooted(s, seen.Now, seen.Now), Why: s.Holder + " was released from its turn, and a soak begins"}
+		return Decision{Write: rebooted(c, s, time.Time{}, seen.Now), Why: s.Holder + " was released from its turn, and a soak begins"}
 	}
 	switch s.Phase {
 	case Granted:
@@ -174,9 +174,12 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
 
 // rebooted begins the soak. A boot that was recorded counts from when the turn
 // last moved, at the earliest, and one whose time is not known from now.
-func rebooted(s State, at, now time.Time) *State {
-	if at.IsZero() || at.After(now) {
-		at = now
+func rebooted(c Config, s State, at, now time.Time) *State {
+	// Now is at least as late as it says: the answer that told it took a while, and
+	// it is kept, and told, to the second.
+	latest := now.Add(c.timeout() + 2*time.Second)
+	if at.IsZero() || at.After(latest) {
+		at = latest
 	}
 	at = later(at, s.Since)
 	return &State{Phase: Soaking, Holder: s.Holder, RebootedAt: at}
@@ -390,11 +393,11 @@ func openElsewhere(c Config, s State, l Local, seen Seen) Decision {
 		d.Why = fmt.Sprintf("the turn is %s's, whose Node object is gone; it counts as rebooted in %s", s.Holder, (c.gone() - h.GoneFor).Round(time.Second))
 		d.Again, d.Loud = c.gone()-h.GoneFor, true
 	case h.Gone:
-		d.Write, d.Why = rebooted(s, seen.Now, seen.Now), s.Holder+" had the turn, and its Node object is gone: a soak begins"
+		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" had the turn, and its Node object is gone: a soak begins"
 	case h.RecordBootID != "" && h.RecordBootID != s.BootID:
-		d.Write, d.Why = rebooted(s, h.RecordBootedAt, seen.Now), s.Holder+" has rebooted, and its soak runs"
+		d.Write, d.Why = rebooted(c, s, h.RecordBootedAt, seen.Now), s.Holder+" has rebooted, and its soak runs"
 	case h.NodeBootID != "" && h.NodeBootID != s.BootID:
-		d.Write, d.Why = rebooted(s, seen.Now, seen.Now), s.Holder+" has rebooted, and its gate has not come back: the soak runs from now"
+		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" has rebooted, and its gate has not come back: the soak runs from now"
 	}
 	return d
 }

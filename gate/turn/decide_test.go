@@ -37,17 +37,19 @@ func TestDecide(t *testing.T) {
 		seen     Seen
 		want     string
 	}{
+		// Where it is not known when a node booted it is taken for later than now by
+		// the 7s that a request and two roundings can hide.
 		"never used":                          {State{}, Operator{}, Local{}, Seen{}, "the turn was never used"},
 		"never used, and a reboot is pending": {State{Epoch: 9}, Operator{}, pending, Seen{}, "soaking(10, from 0s ago) nobody knows what was before the turn's Lease was made, so a soak begins"},
 
 		"F12 this node has rebooted":       {with(open, func(s *State) { s.BootID = "0" }), Operator{}, local(func(l *Local) { l.BootedAt = ago(30 * time.Second) }), Seen{}, "soaking a(8, from 30s ago) this node has rebooted, and its soak begins"},
 		"before it was granted":            {with(granted, func(s *State) { s.BootID = "0" }), Operator{}, pending, Seen{}, "soaking a(8, from 1m0s ago)"},
-		"and nobody knows when":            {with(open, func(s *State) { s.BootID = "0" }), Operator{}, Local{}, Seen{}, "soaking a(8, from 0s ago)"},
-		"and its clock is ahead":           {with(open, func(s *State) { s.BootID = "0" }), Operator{}, local(func(l *Local) { l.BootedAt = noon.Add(time.Hour) }), Seen{}, "soaking a(8, from 0s ago)"},
+		"and nobody knows when":            {with(open, func(s *State) { s.BootID = "0" }), Operator{}, Local{}, Seen{}, "soaking a(8, from -7s ago)"},
+		"and its clock is ahead":           {with(open, func(s *State) { s.BootID = "0" }), Operator{}, local(func(l *Local) { l.BootedAt = noon.Add(time.Hour) }), Seen{}, "soaking a(8, from -7s ago)"},
 		"halted, but a reboot is a reboot": {with(open, func(s *State) { s.BootID = "0" }), Operator{Halted: true}, pending, Seen{}, "soaking a(8, from 1m0s ago)"},
 		"F30 halted":                       {open, Operator{Halted: true, HaltReason: "an incident"}, local(func(l *Local) { l.Open, l.Ready = true, true }), Seen{}, "LOUD halted: an incident"},
 		"released":                         {others(open), Operator{Release: 7}, pending, Seen{ReleasedFor: time.Minute}, "b was released from its turn; it counts as rebooted in 30s again 30s"},
-		"released long enough":             {others(open), Operator{Release: 7}, pending, Seen{ReleasedFor: 90 * time.Second}, "soaking b(8, from 0s ago) b was released from its turn, and a soak begins"},
+		"released long enough":             {others(open), Operator{Release: 7}, pending, Seen{ReleasedFor: 90 * time.Second}, "soaking b(8, from -7s ago) b was released from its turn, and a soak begins"},
 		"F38 released of an earlier epoch": {others(open), Operator{Release: 6}, pending, Seen{ReleasedFor: time.Hour}, "NEEDS HOLDER the turn is b's, whose gate was opened 2026-01-31T11:59:00Z"},
 		"the holder itself is released":    {open, Operator{Release: 7}, local(func(l *Local) { l.Open = true }), Seen{}, "a was released from its turn; it counts as rebooted in 1m30s again 1m30s"},
 
@@ -109,9 +111,9 @@ func TestDecide(t *testing.T) {
 		"it is down, not for long":     {others(open), Operator{}, pending, Seen{HolderDown: true, Holder: there(func(*Holder) {})}, "the turn is b's"},
 		"and this node does not wait":  {others(open), Operator{}, Local{}, Seen{}, "the turn is b's, whose gate was opened"},
 		"F27 its Node is gone":         {others(open), Operator{}, pending, Seen{Holder: &Holder{Gone: true, GoneFor: time.Minute}}, "LOUD the turn is b's, whose Node object is gone; it counts as rebooted in 30s again 30s"},
-		"F15 it is gone for long":      {others(open), Operator{}, pending, Seen{Holder: &Holder{Gone: true, GoneFor: 90 * time.Second}}, "soaking b(8, from 0s ago) b had the turn, and its Node object is gone: a soak begins"},
+		"F15 it is gone for long":      {others(open), Operator{}, pending, Seen{Holder: &Holder{Gone: true, GoneFor: 90 * time.Second}}, "soaking b(8, from -7s ago) b had the turn, and its Node object is gone: a soak begins"},
 		"F12 its record tells":         {others(open), Operator{}, pending, Seen{Holder: &Holder{NodeBootID: "1", RecordBootID: "2", RecordBootedAt: ago(40 * time.Second)}}, "soaking b(8, from 40s ago) b has rebooted, and its soak runs"},
-		"F12 its status tells":         {others(open), Operator{}, pending, Seen{Holder: &Holder{NodeBootID: "2", RecordBootID: "1"}}, "soaking b(8, from 0s ago) b has rebooted, and its gate has not come back: the soak runs from now"},
+		"F12 its status tells":         {others(open), Operator{}, pending, Seen{Holder: &Holder{NodeBootID: "2", RecordBootID: "1"}}, "soaking b(8, from -7s ago) b has rebooted, and its gate has not come back: the soak runs from now"},
 		"nothing is known of it":       {others(open), Operator{}, pending, Seen{Holder: &Holder{}}, "the turn is b's, whose gate was opened"},
 	} {
 		t.Run(name, func(t *testing.T) {

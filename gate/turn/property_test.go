@@ -227,8 +227,9 @@ func (w *world) calm(end time.Time, how pace) {
 			}
 			g.record()
 			g.tick()
+			busy := 30 + len(w.history) - g.seen
 			for i := 0; !n.cut && g.following && g.seen < len(w.history) || !time.Now().Before(g.actAt) || !g.paused && len(g.turn.wake) > 0; i++ {
-				if g.run(); i > 30 {
+				if g.run(); i > busy {
 					w.fatalf("%s is busy", n.name)
 				}
 			}

@@ -413,6 +413,11 @@ func (n *node) mayAct() bool {
 	return n.acting || !n.saw.IsZero() && time.Since(n.saw) < simSettle
 }
 
+// recordedBoot is rounded so that it is not too early.
+func (n *node) recordedBoot() time.Time {
+	return n.bootedAt.Add(2 * time.Second).Truncate(time.Second)
+}
+
 // tick is what the loop does by itself, and what it tells the turn.
 func (g *gate) tick() {
 	now := time.Now()
@@ -430,7 +435,7 @@ func (g *gate) tick() {
 		}
 	}
 	g.turn.Tell(Gate{
-		Pending: g.n.raw, BootedAt: g.n.bootedAt, Open: g.open, ClosedSince: g.closedSince,
+		Pending: g.n.raw, BootedAt: g.n.recordedBoot(), Open: g.open, ClosedSince: g.closedSince,
 		NodeBlocked: !g.blocked.IsZero() && now.Sub(g.blocked) >= simInterval,
 		Overdue:     g.openFor >= g.turn.Config.GrantTimeout,
 	})
@@ -583,7 +588,7 @@ func (g *gate) tells() {
 	lease := &coordinationv1.Lease{}
 	lease.Name, lease.Labels = n.name, map[string]string{record.Label: "true"}
 	lease.Annotations = map[string]string{
-		"sentinel-gate.io/boot-id": n.boot, "sentinel-gate.io/booted-at": text(n.bootedAt.Add(2 * time.Second)),
+		"sentinel-gate.io/boot-id": n.boot, "sentinel-gate.io/booted-at": text(n.recordedBoot()),
 		"sentinel-gate.io/turn-epoch-seen": strconv.FormatInt(max(seen, g.turn.epoch), 10),
 	}
 	if n.raw {
@@ -651,7 +656,7 @@ func (w *world) check() {
 			continue
 		}
 		for _, other := range w.nodes {
-			if quiet := time.Since(other.rebooted); !other.rebooted.IsZero() && quiet < w.soak-2*time.Second {
+			if quiet := time.Since(other.rebooted); !other.rebooted.IsZero() && quiet < w.soak {
 				w.fatalf("%s is open %s after %s rebooted (soak %s)", n.name, quiet, other.name, w.soak)
 			}
 		}
