@@ -73,6 +73,7 @@ type Loop struct {
 	shouts       int
 	remindAt     time.Time
 
+	wasOpen          bool // when the turn was told last
 	closedSince      time.Time
 	nodeBlockedSince time.Time // zero: something else held the gate back last
 	openFor          time.Duration
@@ -309,11 +310,14 @@ func (l *Loop) tellTurn() {
 	if l.Turn == nil {
 		return
 	}
-	if l.status.Raw.Pending && l.status.State != Open && l.Gated.Resolves() {
-		l.closedSince = time.Now() // what could not be removed is as good as open
+	// What could not be removed is as good as open.
+	open := l.status.State == Open || l.status.followsTurn() && l.Gated.Resolves()
+	if l.wasOpen && !open {
+		l.closedSince = time.Now()
 	}
+	l.wasOpen = open
 	g := turn.Gate{
-		Pending: l.status.Raw.Pending, Open: l.status.State == Open, ClosedSince: l.closedSince,
+		Pending: l.status.Raw.Pending, Open: open, ClosedSince: l.closedSince,
 		NodeBlocked: !l.nodeBlockedSince.IsZero() && time.Since(l.nodeBlockedSince) >= l.Interval,
 		Overdue:     l.openFor >= l.patience(),
 	}
@@ -551,7 +555,6 @@ func (l *Loop) closeTo(state State, why string) {
 	if l.status.State == Open {
 		l.shut()
 		l.unwatch()
-		l.closedSince = time.Now()
 	}
 	l.enter(state, why)
 }

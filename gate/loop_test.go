@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
@@ -402,6 +403,30 @@ func TestKuredIsLookedAtAgain(t *testing.T) {
 		}
 		r.end()
 	})
+}
+
+// The turn is told what kured sees, also where the loop could not remove it, and
+// since when it is closed counts from when it was gone.
+func TestTurnIsToldWhatKuredSees(t *testing.T) {
+	r := newRig(t, &script{result: pass})
+	r.Turn = &turn.Turn{}
+	r.Turn.Start()
+	r.Loop.status = Status{TurnOn: true, Node: "a", State: Closed, Turn: turn.View{State: turn.State{Phase: turn.Open, Holder: "a"}}}
+	if err := os.WriteFile(r.gated, nil, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	r.tellTurn()
+	if !r.wasOpen || !r.closedSince.IsZero() {
+		t.Errorf("told open: %t, closed since %s", r.wasOpen, r.closedSince)
+	}
+	began := time.Now()
+	if err := os.Remove(r.gated); err != nil {
+		t.Fatal(err)
+	}
+	r.tellTurn()
+	if r.wasOpen || r.closedSince.Before(began) {
+		t.Errorf("told open: %t, closed since %s", r.wasOpen, r.closedSince)
+	}
 }
 
 // One blocking step that announces nothing is polled for, whatever others say.

@@ -54,23 +54,29 @@ type Record struct {
 	ConfigHash string
 	// Tier is the node's in the order of the turn; lower goes first.
 	Tier int
-	// TurnEpoch is the turn's epoch that the gate had seen when it wrote. It is
-	// no reason to write.
+	// TurnEpoch is the turn's epoch that the gate had seen when it wrote. Only an
+	// epoch that is demanded is a reason to write.
 	TurnEpoch int64
 }
 
 // Parse reads a record from its Lease. It fails where the boot is missing or
-// malformed: a record is either believed or reported.
+// malformed: a record is either believed or reported. The turn's epoch is believed
+// also then.
 func Parse(lease *coordinationv1.Lease) (Record, error) {
 	a := lease.Annotations
 	r := Record{
 		Node: lease.Name, BootID: a[bootID], PreviousBootID: a[previousBootID],
 		State: a[state], ConfigHash: a[configHash],
 	}
+	var err error
+	if n := a[turnEpoch]; n != "" {
+		if r.TurnEpoch, err = strconv.ParseInt(n, 10, 64); err != nil {
+			return r, fmt.Errorf("record %s/%s: %s: %w", lease.Namespace, lease.Name, turnEpoch, err)
+		}
+	}
 	if r.BootID == "" {
 		return r, fmt.Errorf("record %s/%s has no %s", lease.Namespace, lease.Name, bootID)
 	}
-	var err error
 	if r.BootedAt, err = time.Parse(time.RFC3339, a[bootedAt]); err != nil {
 		return r, fmt.Errorf("record %s/%s: %s: %w", lease.Namespace, lease.Name, bootedAt, err)
 	}
@@ -82,11 +88,6 @@ func Parse(lease *coordinationv1.Lease) (Record, error) {
 	if n := a[tier]; n != "" {
 		if r.Tier, err = strconv.Atoi(n); err != nil {
 			return r, fmt.Errorf("record %s/%s: %s: %w", lease.Namespace, lease.Name, tier, err)
-		}
-	}
-	if n := a[turnEpoch]; n != "" {
-		if r.TurnEpoch, err = strconv.ParseInt(n, 10, 64); err != nil {
-			return r, fmt.Errorf("record %s/%s: %s: %w", lease.Namespace, lease.Name, turnEpoch, err)
 		}
 	}
 	if names := a[blocking]; names != "" {

@@ -38,7 +38,6 @@ type Writer struct {
 	written    bool // the wanted record stands in the API server
 	failures   int
 	booted     time.Time
-	tiered     bool                  // SetTier was called
 	demanded   int64                 // the epoch that RecordEpoch waits for
 	recorded   int64                 // the epoch that the record tells of
 	wrote      chan struct{}         // closed, and made anew, when recorded grows
@@ -60,9 +59,12 @@ func NewWriter(leases coordinationclient.LeaseInterface, node, configHash, proc 
 	}
 	return &Writer{
 		leases: leases, proc: proc, log: log, changed: make(chan struct{}, 1), wrote: make(chan struct{}),
-		wanted: Record{Node: node, BootID: id, ConfigHash: configHash},
+		wanted: Record{Node: node, BootID: id, ConfigHash: configHash, Tier: notKnown},
 	}, nil
 }
+
+// notKnown is the tier until SetTier is called: what was recorded stands.
+const notKnown = -1
 
 // Set tells what the record should say from now on. It does not block.
 func (w *Writer) Set(state string, blocking []string, pendingSince time.Time) {
@@ -77,11 +79,9 @@ func (w *Writer) Set(state string, blocking []string, pendingSince time.Time) {
 func (w *Writer) SetTier(tier int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.tiered && w.wanted.Tier == tier {
-		return
-	}
-	w.tiered, w.wanted.Tier, w.written = true, tier, false
-	w.hasten()
+	wanted := w.wanted
+	wanted.Tier = tier
+	w.want(wanted)
 }
 
 // want wakes Run where the record should say something else.
@@ -204,15 +204,13 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	r.BootedAt, r.PreviousBootID = w.bootedAt, w.previousID
 	w.mu.Lock()
 	w.booted = w.bootedAt
-	tiered, demanded := w.tiered, w.demanded
+	demanded := w.demanded
 	w.mu.Unlock()
 	before, err := Parse(w.lease)
-	if err == nil && !tiered {
-		r.Tier = before.Tier // until the node's labels were read again
+	if r.Tier == notKnown {
+		r.Tier = before.Tier
 	}
-	if err == nil { // what an earlier life of the gate has seen was seen
-		r.TurnEpoch = max(r.TurnEpoch, before.TurnEpoch)
-	}
+	r.TurnEpoch = max(r.TurnEpoch, before.TurnEpoch) // what an earlier life of the gate has seen was seen
 	if err == nil && before.BootID == r.BootID && !r.PendingSince.IsZero() && !before.PendingSince.IsZero() && before.PendingSince.Before(r.PendingSince) {
 		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted
 	}

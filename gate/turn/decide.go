@@ -82,7 +82,8 @@ type Seen struct {
 	// by the monotonic clock.
 	ReleasedFor time.Duration
 	Holder      *Holder
-	// HolderDown is Holder.Down by the last look in this epoch, however old.
+	// HolderDown is Holder.Down by the last look in this epoch, unless that is older
+	// than Config.GrantTimeout.
 	HolderDown bool
 	// Candidates are all nodes that have a record.
 	Candidates *[]Candidate
@@ -182,7 +183,7 @@ func rebooted(c Config, s State, at, now time.Time) *State {
 		at = latest
 	}
 	at = later(at, s.Since)
-	return &State{Phase: Soaking, Holder: s.Holder, RebootedAt: at}
+	return &State{Phase: Soaking, Holder: s.Holder, RebootedAt: at, Next: s.Next, Waiting: s.Waiting}
 }
 
 func later(a, b time.Time) time.Time {
@@ -209,10 +210,6 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 		return Decision{Why: err.Error(), Loud: true}
 	}
 	chosen, waiting, found := choose(*seen.Candidates, o, after)
-	if s.Phase == Soaking && found && chosen.Node == s.Holder {
-		// Its raw sentinel may have outlived its reboot: the others first.
-		chosen, _, _ = choose(*seen.Candidates, o, s.Holder)
-	}
 	notActedOn := s.NotActedOn
 	if s.Phase == Soaking {
 		notActedOn = 0

@@ -13,15 +13,28 @@ type Candidate struct {
 	Tier int
 	// PendingSince is since when it waits for its reboot, and zero where it does not.
 	PendingSince time.Time
+	// BootedAt is when it booted.
+	BootedAt time.Time
 	// Epoch is the highest epoch of the turn that its gate has told of.
 	Epoch int64
 }
 
-// Rank returns those that wait, sorted: by tier, then the longest pending, then by
-// name.
+// again reports whether it waits for a reboot that it has had: its raw sentinel is
+// older than its boot.
+func (c Candidate) again() bool { return c.PendingSince.Before(c.BootedAt) }
+
+// Rank returns those that wait, sorted: those last that have rebooted since they
+// began to, for they would be first for ever; by tier, then the longest pending,
+// then by name.
 func Rank(candidates []Candidate) []Candidate {
 	ranked := slices.DeleteFunc(slices.Clone(candidates), func(c Candidate) bool { return c.PendingSince.IsZero() })
 	slices.SortFunc(ranked, func(a, b Candidate) int {
+		switch {
+		case a.again() && !b.again():
+			return 1
+		case b.again() && !a.again():
+			return -1
+		}
 		return cmp.Or(cmp.Compare(a.Tier, b.Tier), a.PendingSince.Compare(b.PendingSince), cmp.Compare(a.Node, b.Node))
 	})
 	return ranked

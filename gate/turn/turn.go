@@ -535,7 +535,7 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 		local.NotActedOn = t.holder.LockKnown && !t.holder.LockNamed
 	}
 	q.config, q.local = c, local
-	seen.HolderDown = t.holder != nil && t.holderOf == t.state.Epoch && t.holder.Down
+	seen.HolderDown = t.holder != nil && t.holderOf == t.state.Epoch && t.holder.Down && time.Since(t.holderAt) < c.GrantTimeout
 	d := q.decide(t.state, t.operator)
 	if d.Need == NeedHolder && (mine || t.due()) {
 		if err := t.observe(ctx); err != nil {
@@ -547,7 +547,7 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 	if d.Need == NeedCandidates && (mine || t.drawn()) {
 		candidates, err := t.candidates(ctx)
 		if err != nil {
-			return d, t.failed(err)
+			return d, err
 		}
 		seen.Candidates = &candidates
 		d = q.decide(t.state, t.operator)
@@ -562,7 +562,7 @@ func (t *Turn) decide(ctx context.Context) (Decision, error) {
 
 // failed makes the turn unknown until it is read anew.
 func (t *Turn) failed(err error) error {
-	t.problem, t.unread = err, true
+	t.problem, t.unread, t.vouched = err, true, ""
 	t.publish()
 	return err
 }
@@ -683,19 +683,26 @@ func (t *Turn) lock(ctx context.Context) (known, named bool) {
 }
 
 // candidates lists the records. Where none tells of a later epoch they have vouched
-// for this version of the Lease.
+// for this version of the Lease; else an old copy was restored, and it is refused.
 func (t *Turn) candidates(ctx context.Context) ([]Candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	candidates, err := List(ctx, t.Leases)
-	if err == nil && t.state.SetBack(candidates) == nil {
+	if err != nil {
+		return nil, t.failed(err)
+	}
+	for _, c := range candidates {
+		t.epoch = max(t.epoch, c.Epoch)
+	}
+	t.take(t.lease, nil)
+	if t.problem == nil {
 		t.vouched = t.lease.ResourceVersion
 	}
-	return candidates, err
+	return candidates, t.problem
 }
 
 // List returns all nodes that have a record, also those that do not wait: they too
-// have seen an epoch. A record that cannot be read is no candidate's.
+// have seen an epoch. Whose record cannot be read does not wait.
 func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Candidate, error) {
 	var candidates []Candidate
 	options := metav1.ListOptions{LabelSelector: record.Label, Limit: 500}
@@ -705,9 +712,11 @@ func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Cand
 			return nil, fmt.Errorf("listing the records: %w", err)
 		}
 		for i := range list.Items {
-			if r, err := record.Parse(&list.Items[i]); err == nil {
-				candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, Tier: r.Tier, PendingSince: r.PendingSince, Epoch: r.TurnEpoch})
+			r, err := record.Parse(&list.Items[i])
+			if err != nil {
+				r.PendingSince = time.Time{}
 			}
+			candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, Tier: r.Tier, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch})
 		}
 		if options.Continue = list.Continue; options.Continue == "" {
 			return candidates, nil
@@ -721,15 +730,8 @@ func (t *Turn) vouch(ctx context.Context) error {
 	if t.vouched == t.lease.ResourceVersion {
 		return nil
 	}
-	candidates, err := t.candidates(ctx)
-	if err != nil {
-		return t.failed(err)
-	}
-	for _, c := range candidates {
-		t.epoch = max(t.epoch, c.Epoch)
-	}
-	t.take(t.lease, nil)
-	return t.problem
+	_, err := t.candidates(ctx)
+	return err
 }
 
 // write writes what was decided, if nobody has written meanwhile.
@@ -780,7 +782,7 @@ func (t *Turn) recordEpoch(ctx context.Context) error {
 // Confirm reads the turn afresh for an evaluation that passed: it returns nil
 // if the gated sentinel may resolve. Where the turn is not open yet it is opened
 // first.
-func (t *Turn) Confirm(ctx context.Context) error {
+func (t *Turn) Confirm(ctx context.Context) (err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer t.publish()
@@ -789,17 +791,24 @@ func (t *Turn) Confirm(ctx context.Context) error {
 			t.hasten() // Run reads it anew
 		}
 	}()
-	if err := t.look(ctx); err != nil {
+	if err = t.look(ctx); err != nil {
 		return err
 	}
 	if !t.followed {
 		signal(t.reached) // a gate that is open must hear of a halt at once
 	}
 	// From now on the gate may open, which is told a moment later.
+	before := t.confirmed
 	t.ready, t.confirmed = true, time.Now()
-	defer func() { t.ready = false }()
+	defer func() {
+		t.ready = false
+		if err != nil {
+			t.confirmed = before
+		}
+	}()
 	if t.problem == nil {
-		d, err := t.decide(ctx)
+		var d Decision
+		d, err = t.decide(ctx)
 		if err == nil && d.Write != nil {
 			err = t.write(ctx, d)
 		}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -133,6 +135,17 @@ type member struct {
 	r      *real
 	client string // the user agent
 	failed *atomic.Int64
+	// unrecorded: its record cannot be written; recorded is the epoch in it.
+	unrecorded atomic.Bool
+	recorded   atomic.Int64
+}
+
+func (m *member) record(_ context.Context, epoch int64) error {
+	if m.unrecorded.Load() {
+		return errors.New("the record cannot be written")
+	}
+	m.recorded.Store(max(m.recorded.Load(), epoch))
+	return nil
 }
 
 // failures counts the requests that were not answered.
@@ -180,8 +193,9 @@ func (r *real) start(name, boot string) *member {
 		Leases: client.CoordinationV1().Leases(namespace), Nodes: client.CoreV1().Nodes(),
 		DaemonSets: func(ns string) appsclient.DaemonSetInterface { return client.AppsV1().DaemonSets(ns) },
 		Kured:      func() Kured { return Kured{"kube-system", "kured", "weave.works/kured-node-lock"} },
-		Order:      []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, RecordEpoch: func(context.Context, int64) error { return nil }, Log: slog.New(slog.DiscardHandler),
+		Order:      []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, Log: slog.New(slog.DiscardHandler),
 	}}
+	m.RecordEpoch = m.record
 	m.Start()
 	m.Tell(Gate{Pending: true, ClosedSince: time.Now().Add(-time.Hour)})
 	ctx, cancel := context.WithCancel(r.t.Context())
@@ -274,6 +288,28 @@ func TestLeaseIsSetBack(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	b.awaitWhy("was seen already")
+}
+
+// F38: what is not on record does not open.
+func TestEpochIsRecordedFirst(t *testing.T) {
+	r := newReal(t)
+	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	m := r.join("a", noon)
+	m.await("granted", View.Evaluates)
+	if got, want := m.recorded.Load(), m.View().State.Epoch; got != want {
+		t.Errorf("epoch %d is on record, and %d was written", got, want)
+	}
+	m.unrecorded.Store(true)
+	if err := m.Confirm(t.Context()); err == nil || m.Permits() {
+		t.Errorf("permitted (%v), and not on record", err)
+	}
+	m.unrecorded.Store(false)
+	m.await("open, by the Lease; nothing has opened yet", says("open a"))
+	m.recorded.Store(0)
+	r.must(m.Confirm(t.Context()))
+	if got, want := m.recorded.Load(), m.View().State.Epoch; got != want {
+		t.Errorf("epoch %d is on record, and the gate opens by %d", got, want)
+	}
 }
 
 func TestOperator(t *testing.T) {
@@ -395,6 +431,35 @@ func TestLooksAreShared(t *testing.T) {
 				t.Errorf("%.2f looks in %s, want %.2f to %.2f", rate, Config{Interval: 30 * time.Second}.checkEvery(), c.least, c.most)
 			}
 		})
+	}
+}
+
+// When a soak is over the first to list the records is alone for long enough to be
+// seen, however many wait.
+func TestFewList(t *testing.T) {
+	const seenAfter = 100 * time.Millisecond
+	random := rand.New(rand.NewPCG(1, 1))
+	for _, waiting := range []int{1, 20, 1000, 10_000} {
+		lists, rounds := 0, 50
+		for range rounds {
+			began, draws := time.Now(), make([]time.Duration, waiting)
+			for i := range draws {
+				waits := &Turn{Config: Config{Interval: 30 * time.Second}, state: State{Waiting: waiting}, random: random.Float64}
+				waits.drawn()
+				if draws[i] = waits.chooseAt.Sub(began); draws[i] > spread+time.Second {
+					t.Fatalf("it draws %s", draws[i])
+				}
+			}
+			first := slices.Min(draws)
+			for _, d := range draws {
+				if d <= first+seenAfter {
+					lists++
+				}
+			}
+		}
+		if mean := float64(lists) / float64(rounds); mean > 2 {
+			t.Errorf("of %d that wait, %.1f list", waiting, mean)
+		}
 	}
 }
 

@@ -163,10 +163,10 @@ func (b *bench) freed(ctx context.Context, s *site, c *crowd) error {
 	if err != nil {
 		return err
 	}
-	over := time.Now().Add(10 * time.Second)
+	over := time.Now().Add(10 * time.Second).Truncate(time.Second) // as the Lease keeps it
 	(&turn.State{
 		Epoch: c.turns[0].View().State.Epoch + 1, Phase: turn.Soaking, Holder: s.Nodes[0].Name,
-		RebootedAt: over.Add(-crowdSoak), Since: over.Add(-crowdSoak),
+		RebootedAt: over.Add(-crowdSoak), Since: over.Add(-crowdSoak), Waiting: len(c.turns),
 	}).Put(lease)
 	if _, err := leases.Update(ctx, lease, metav1.UpdateOptions{}); err != nil {
 		return err

@@ -312,12 +312,8 @@ func TestOverride(t *testing.T) {
 	if !strings.Contains(l.Msg, "OVERRIDDEN: soak (Soaking), because: CVE-2026-1") {
 		t.Errorf("the log says %s", l.Text)
 	}
-	began := time.Now()
 	r.annotate(turn.OverridePrefix+"soak", nil)
 	r.poll("a closed gate", func() bool { return !r.hosts[open].Resolves() })
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("closed %s after the override was removed", took)
-	}
 }
 
 // F36: kured had looked before the gate closed. While its lock names the node,
