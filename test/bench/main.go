@@ -1,5 +1,5 @@
 // Command bench measures what docs/benchmarks.md states, and prints its table.
-// It takes about half an hour, most of which it waits for gates to do
+// It takes about three quarters of an hour, most of which it waits for gates to do
 // nothing. Every figure comes from the real daemon on a real API server.
 package main
 
