@@ -223,7 +223,13 @@ func all(parties []func() (traffic, error)) ([]traffic, error) {
 
 func (t traffic) times(f float64) traffic { return traffic{t.requests * f, t.bytes * f} }
 
-func (t traffic) String() string { return fmt.Sprintf("%.3g (%.3g KiB)", t.requests, t.bytes/1024) }
+func (t traffic) String() string {
+	digits := 0
+	if t.requests < 10 {
+		digits = 1
+	}
+	return fmt.Sprintf("%.*f (%.0f KiB)", digits, t.requests, t.bytes/1024)
+}
 
 // member is a node with a daemon of its own, that reaches the API server from an
 // address of its own.
