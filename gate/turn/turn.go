@@ -205,6 +205,7 @@ func (t *Turn) Run(ctx context.Context) {
 		select {
 		case <-time.After(wait):
 		case <-t.reached:
+			pause = firstPause
 		case <-ctx.Done():
 		}
 	}
@@ -691,12 +692,21 @@ func (t *Turn) candidates(ctx context.Context) ([]Candidate, error) {
 	if err != nil {
 		return nil, t.failed(err)
 	}
+	var newest int64
 	for _, c := range candidates {
-		t.epoch = max(t.epoch, c.Epoch)
+		newest = max(newest, c.Epoch)
 	}
-	t.take(t.lease, nil)
-	if t.problem == nil {
+	if newest <= t.state.Epoch {
 		t.vouched = t.lease.ResourceVersion
+		return candidates, nil
+	}
+	// Somebody may have written both since the Lease was read. A Lease that is read
+	// after the records and is older than they say was set back.
+	if err := t.look(ctx); err != nil {
+		return nil, err
+	}
+	if t.epoch = max(t.epoch, newest); t.problem == nil {
+		t.take(t.lease, nil)
 	}
 	return candidates, t.problem
 }
@@ -725,18 +735,24 @@ func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Cand
 }
 
 // vouch compares the Lease with the records: this gate may have seen less than others
-// before somebody restored an old copy of the Lease.
+// before somebody restored an old copy of the Lease. Where the Lease has changed
+// meanwhile it decides anew.
 func (t *Turn) vouch(ctx context.Context) error {
-	if t.vouched == t.lease.ResourceVersion {
+	version := t.lease.ResourceVersion
+	if t.vouched == version {
 		return nil
 	}
 	_, err := t.candidates(ctx)
+	if err == nil && t.lease.ResourceVersion != version {
+		_, err = t.decide(ctx)
+	}
 	return err
 }
 
 // write writes what was decided, if nobody has written meanwhile.
 func (t *Turn) write(ctx context.Context, d Decision) error {
-	if err := t.vouch(ctx); err != nil {
+	version := t.lease.ResourceVersion
+	if err := t.vouch(ctx); err != nil || t.lease.ResourceVersion != version {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
