@@ -43,12 +43,12 @@ lint: ## vet, golangci-lint, govulncheck, shellcheck, formatting, tidy modules
 	shellcheck .ci/run .ci/vulncheck deploy/node/bring-into-line.sh deploy/node/rhel/sentinel-gate-reboot-required
 
 .PHONY: bench
-bench: ## measure; prints the table of docs/benchmarks.md (about 15 minutes)
+bench: ## measure; prints the table of docs/benchmarks.md (about 45 minutes)
 	go build -o bin/sentinel-gate-bench ./test/bench
 	bin/sentinel-gate-bench
 
 .PHONY: chaos
-chaos: ## 20 daemons through 200 reboots and faults, watched, and the turn's figures (about an hour and a quarter)
+chaos: ## 20 daemons through 200 reboots and faults, watched, and the turn's figures (about an hour)
 	go test -race -count=1 -timeout 2h -v ./test/chaos -run TestChaos -args -daemons 20 -reboots 200 $(if $(SEED),-seed $(SEED))
 	go test -count=1 -timeout 1h -v ./test/chaos -run TestFigures -args -figures
 
