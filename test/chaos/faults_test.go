@@ -11,6 +11,7 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -178,6 +179,10 @@ func (c *chaos) onServer(f func() error) {
 // deleteNode takes the Node object away and makes it again, mostly before its
 // gate counts as closed.
 func (c *chaos) deleteNode(ctx context.Context, rng *rand.Rand, m *member) {
+	if !m.object.TryLock() {
+		return
+	}
+	defer m.object.Unlock()
 	m.trouble.begin()
 	defer m.trouble.end()
 	if err := until(ctx, func(ctx context.Context) error {
@@ -190,7 +195,13 @@ func (c *chaos) deleteNode(ctx context.Context, rng *rand.Rand, m *member) {
 		long = 100 * time.Second // somebody takes over
 	}
 	pass(ctx, long)
-	_ = until(ctx, m.join)
+	_ = until(ctx, func(ctx context.Context) error {
+		err := m.join(ctx)
+		if apierrors.IsAlreadyExists(err) { // an earlier attempt was cut off halfway
+			_ = c.cp.Client().CoreV1().Nodes().Delete(ctx, m.name, metav1.DeleteOptions{})
+		}
+		return err
+	})
 	c.note("%s: its Node is there again", m.name)
 }
 
@@ -335,6 +346,9 @@ func (c *chaos) deleteTurn(ctx context.Context, rng *rand.Rand, _ *member) {
 	was.ResourceVersion, was.UID = "", ""
 	_ = until(ctx, func(ctx context.Context) error {
 		_, err := leases.Create(ctx, was, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) { // an earlier attempt was not answered
+			return nil
+		}
 		return err
 	})
 }

@@ -67,6 +67,7 @@ type member struct {
 	proxy   *proxy
 	options daemon.Options
 	trouble *disturbance
+	object  sync.Mutex // held by who deletes its Node object, until it is there again
 
 	state    sync.Mutex // of all below
 	node     *controlplane.Node
