@@ -48,7 +48,7 @@ bench: ## measure; prints the table of docs/benchmarks.md (about 45 minutes)
 	bin/sentinel-gate-bench
 
 .PHONY: chaos
-chaos: ## 20 daemons through 200 reboots and faults, watched, and the turn's figures (about an hour)
+chaos: ## 20 daemons through 200 reboots and faults, watched, and the turn's figures (about an hour and a quarter)
 	go test -race -count=1 -timeout 2h -v ./test/chaos -run TestChaos -args -daemons 20 -reboots 200 $(if $(SEED),-seed $(SEED))
 	go test -count=1 -timeout 1h -v ./test/chaos -run TestFigures -args -figures
 
