@@ -194,6 +194,25 @@ func TestF28WatchHints(t *testing.T) {
 	}
 }
 
+// F101: an API server that has just started knows of no change before its start. What
+// has not changed since is watched all the same.
+func TestF101WatchesBeginAtThePresent(t *testing.T) {
+	w := newWatched(t)
+	w.touch("n1") // the records' last change is not the others'
+	w.CP.StopAPIServer()
+	w.must(w.CP.StartAPIServer(w.ctx))
+	soak, pods := w.watch("readySoak", `{}`), w.watch("podsReady", podsInBoth)
+	nodes := w.watch("resource", `{"apiVersion": "v1", "resource": "nodes", "expression": "object.metadata.name != 'n9'"}`)
+	_, err := w.Nodes[2].Reboot(w.ctx)
+	w.must(err)
+	w.await(soak, "RebootNotRecorded")
+	w.must(w.CP.DeletePod(w.ctx, cluster.CNINamespace, cluster.CNIPod("n1")))
+	w.await(pods, "PodsMissing")
+	_, err = w.CP.AddNode(w.ctx, "n9")
+	w.must(err)
+	w.await(nodes, "ExpressionFalse")
+}
+
 // A check that watches two things judges both whenever one changes. It must not
 // read the one while the other's watch writes it: run with -race.
 func TestWatchesOfOneCheckDoNotRace(t *testing.T) {

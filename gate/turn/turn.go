@@ -100,6 +100,7 @@ type Turn struct {
 	ready    bool
 	tiered   bool
 	lease    *coordinationv1.Lease // nil: not known
+	listed   string                // the version of the answer that it was read from, where a watch takes up
 	read     time.Time             // when, on the own clock
 	date     time.Time             // and by the API server's
 	problem  error
@@ -228,8 +229,8 @@ func (t *Turn) follow(ctx context.Context) error {
 	return t.watch(ctx, version)
 }
 
-// readAndAct reads the turn and acts on it. It returns the version that it read and
-// whether what follows it concerns this node.
+// readAndAct reads the turn and acts on it. It returns the version from which it can
+// be watched, and whether what follows it concerns this node.
 func (t *Turn) readAndAct(ctx context.Context) (version string, concerned bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -239,10 +240,7 @@ func (t *Turn) readAndAct(ctx context.Context) (version string, concerned bool, 
 	if err == nil {
 		err = t.act(ctx)
 	}
-	if t.lease != nil {
-		version = t.lease.ResourceVersion
-	}
-	return version, t.concerned(), err
+	return t.listed, t.concerned(), err
 }
 
 // concerned reports whether the node waits or has the turn.
@@ -404,7 +402,10 @@ func (t *Turn) lockAndFail(err error) error {
 	return t.failed(err)
 }
 
-// look reads the Lease from the API server itself.
+// look reads the Lease from the API server itself. It lists, although there is one
+// Lease at most: the version of a Lease that has not changed for two minutes is older
+// than what an API server keeps, and a watch that began there would be refused for ever.
+// That of a list is the present one.
 func (t *Turn) look(ctx context.Context) error {
 	if !t.recalled {
 		if err := t.recallEpoch(ctx); err != nil {
@@ -414,19 +415,20 @@ func (t *Turn) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.Config.timeout())
 	defer cancel()
 	ctx, reading := clock.Read(ctx)
-	lease, err := t.Leases.Get(ctx, LeaseName, metav1.GetOptions{})
+	list, err := t.Leases.List(ctx, only(LeaseName))
 	if err == nil {
 		t.date, err = reading.Now()
 	}
 	switch {
-	case apierrors.IsNotFound(err):
-		t.take(nil, nil)
-		return t.failed(ErrMissing)
 	case err != nil:
 		return t.failed(fmt.Errorf("reading the turn: %w", err))
+	case len(list.Items) == 0:
+		t.take(nil, nil)
+		return t.failed(ErrMissing)
 	}
 	t.read = time.Now() // after the answer was dated, so that now is never ahead
-	t.take(lease, nil)
+	t.listed = list.ResourceVersion
+	t.take(&list.Items[0], nil)
 	return nil
 }
 

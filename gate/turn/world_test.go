@@ -266,12 +266,7 @@ var leaseResource = schema.GroupResource{Group: "coordination.k8s.io", Resource:
 func (l leases) Get(ctx context.Context, name string, _ metav1.GetOptions) (*coordinationv1.Lease, error) {
 	var lease *coordinationv1.Lease
 	err := l.g.request(ctx, func() error {
-		w := l.g.n.w
-		lease = w.records[name]
-		if name == LeaseName {
-			lease = w.lease
-		}
-		if lease == nil {
+		if lease = l.g.n.w.records[name]; lease == nil {
 			return apierrors.NewNotFound(leaseResource, name)
 		}
 		lease = lease.DeepCopy()
@@ -280,9 +275,16 @@ func (l leases) Get(ctx context.Context, name string, _ metav1.GetOptions) (*coo
 	return lease, err
 }
 
-func (l leases) List(ctx context.Context, _ metav1.ListOptions) (*coordinationv1.LeaseList, error) {
+func (l leases) List(ctx context.Context, options metav1.ListOptions) (*coordinationv1.LeaseList, error) {
 	list := &coordinationv1.LeaseList{}
 	err := l.g.request(ctx, func() error {
+		if w := l.g.n.w; options.FieldSelector != "" { // the turn alone
+			list.ResourceVersion = strconv.Itoa(w.version)
+			if w.lease != nil {
+				list.Items = append(list.Items, *w.lease.DeepCopy())
+			}
+			return nil
+		}
 		for _, name := range slices.Sorted(maps.Keys(l.g.n.w.records)) {
 			list.Items = append(list.Items, *l.g.n.w.records[name].DeepCopy())
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,20 +27,20 @@ const lockAnnotation = "weave.works/kured-node-lock"
 // rollout is a world in which several nodes have a gate, and want a reboot.
 type rollout struct {
 	*world
-	hosts        []*daemon.Host
-	gates        []*daemon.Daemon
-	grantTimeout string
+	hosts []*daemon.Host
+	gates []*daemon.Daemon
+	turns string // the configuration's part about the turn
 }
 
 // newRollout starts the gates of the first nodes. Their turn is settled quickly.
 func newRollout(t *testing.T, size int) *rollout {
 	t.Helper()
-	return newRolloutThatWaits(t, size, "5m")
+	return newRolloutWith(t, size, "{settle: 2s, grantTimeout: 5m}")
 }
 
-func newRolloutThatWaits(t *testing.T, size int, grantTimeout string) *rollout {
+func newRolloutWith(t *testing.T, size int, turns string) *rollout {
 	t.Helper()
-	r := &rollout{world: newWorld(t), hosts: make([]*daemon.Host, size), gates: make([]*daemon.Daemon, size), grantTimeout: grantTimeout}
+	r := &rollout{world: newWorld(t), hosts: make([]*daemon.Host, size), gates: make([]*daemon.Daemon, size), turns: turns}
 	sets := cp.Client().AppsV1().DaemonSets("kube-system")
 	labels := map[string]string{"name": "kured"}
 	_, err := sets.Create(r.ctx, &appsv1.DaemonSet{
@@ -70,7 +71,7 @@ func (r *rollout) startGate(i int) {
 	r.t.Helper()
 	r.gates[i] = r.start(func(o *daemon.Options) {
 		o.Host, o.Node = r.hosts[i], r.Nodes[i].Name
-		o.Settings = quick + "\nturn: {settle: 2s, grantTimeout: " + r.grantTimeout + "}"
+		o.Settings = quick + "\nturn: " + r.turns
 	})
 }
 
@@ -223,7 +224,7 @@ func TestF15DeletedNodeKeepsItsSoak(t *testing.T) {
 
 // F26: the holder went down and never came back.
 func TestF26HolderThatDoesNotComeBack(t *testing.T) {
-	r := newRolloutThatWaits(t, 2, "5s")
+	r := newRolloutWith(t, 2, "{settle: 2s, grantTimeout: 5s}")
 	open := r.holder()
 	r.must(r.gates[open].Signal(9))
 	_, err := r.Nodes[open].SetReady(r.ctx, corev1.ConditionUnknown, "NodeStatusUnknown", time.Now())
@@ -391,4 +392,49 @@ func TestNoTurnNoOpening(t *testing.T) {
 	w.await(d, 0, "a closed gate", func(l daemon.Line) bool {
 		return l.State == "Closed" && l.Turn == "unknown" && strings.Contains(l.Msg, "does not exist")
 	})
+}
+
+// F101: the turn has not changed for a while, as in a soak or before kured's
+// window, while other Leases have. An API server then no longer knows what came after
+// the Lease's own version: this one because it was started anew, others two minutes
+// later. A gate that begins to watch, in the same life or in a new one, follows the
+// turn all the same: it stays open, and hears of a halt at once.
+func TestF101WatchBeginsLongAfterTheLastChange(t *testing.T) {
+	r := newRolloutWith(t, 1, "{settle: 15m, grantTimeout: 5h}") // nothing writes the turn
+	r.holder()
+	version := r.lease().ResourceVersion
+	other := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{GenerateName: "another-"}}
+	_, err := cp.Client().CoordinationV1().Leases("kube-system").Create(r.ctx, other, metav1.CreateOptions{})
+	r.must(err)
+	cp.StopAPIServer()
+	r.poll("a closed gate", func() bool { return !r.hosts[0].Resolves() })
+	r.must(cp.StartAPIServer(r.ctx))
+	r.staysOpen(0, 3*time.Second)
+
+	r.must(r.gates[0].Signal(syscall.SIGKILL))
+	_, err = r.gates[0].Wait(r.ctx)
+	r.must(err)
+	r.startGate(0)
+	r.staysOpen(0, 3*time.Second)
+
+	if now := r.lease().ResourceVersion; now != version {
+		t.Fatalf("the turn was written meanwhile (version %s, %s before): this test shows nothing", now, version)
+	}
+	r.annotate(turn.HaltKey, "an incident")
+	halted := time.Now()
+	r.poll("a halted gate", func() bool { return !r.hosts[0].Resolves() })
+	if took := time.Since(halted); took > time.Second {
+		t.Errorf("it was halted after %s", took)
+	}
+}
+
+// staysOpen awaits an open gate, and watches that it stays so.
+func (r *rollout) staysOpen(i int, while time.Duration) {
+	r.t.Helper()
+	r.holder()
+	for end := time.Now().Add(while); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if !r.hosts[i].Resolves() {
+			r.t.Fatalf("the gate did not stay open\n%s", r.gates[i].Log())
+		}
+	}
 }
