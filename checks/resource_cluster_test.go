@@ -37,7 +37,7 @@ type defined struct {
 
 func newDefined(t *testing.T) *defined {
 	t.Helper()
-	cp, err := startControlPlane()
+	cp, err := shared.Get()
 	if err != nil {
 		t.Fatal(err)
 	}

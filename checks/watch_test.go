@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,23 +16,9 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 )
 
-// startControlPlane is called by the first test that needs one, so that the
-// pure functions, and the fuzzer's workers, do without.
-var startControlPlane = sync.OnceValues(func() (*controlplane.ControlPlane, error) {
-	cp, err := controlplane.Start(context.Background(), controlplane.Options{Progress: os.Stderr})
-	if err == nil {
-		stopControlPlane = cp.Stop
-	}
-	return cp, err
-})
+var shared = &controlplane.Shared{Options: controlplane.Options{Progress: os.Stderr}}
 
-var stopControlPlane = func() {}
-
-func TestMain(m *testing.M) {
-	status := m.Run()
-	stopControlPlane()
-	os.Exit(status)
-}
+func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
 
 // watched is a healthy cluster of three nodes, with a pod more on each of them
 // in another namespace.
@@ -48,7 +33,7 @@ const elsewhere = "elsewhere"
 
 func newWatched(t *testing.T) *watched {
 	t.Helper()
-	cp, err := startControlPlane()
+	cp, err := shared.Get()
 	if err != nil {
 		t.Fatal(err)
 	}

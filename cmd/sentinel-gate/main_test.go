@@ -9,22 +9,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
 )
 
-// startControlPlane is called by the first test that needs one.
-var startControlPlane = sync.OnceValues(func() (*controlplane.ControlPlane, error) {
-	cp, err := controlplane.Start(context.Background(), controlplane.Options{Progress: os.Stderr, Audit: true})
-	if err == nil {
-		stopControlPlane = cp.Stop
-	}
-	return cp, err
-})
-
-var stopControlPlane = func() {}
+var shared = &controlplane.Shared{Options: controlplane.Options{Progress: os.Stderr, Audit: true}}
 
 func TestMain(m *testing.M) {
 	// What a developer's shell, or the pod that runs the tests, has set must
@@ -34,9 +24,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	status := m.Run()
-	stopControlPlane()
-	os.Exit(status)
+	os.Exit(shared.Run(m))
 }
 
 // command runs the command line as main does.

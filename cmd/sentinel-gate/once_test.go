@@ -38,7 +38,7 @@ const lastAgo = cluster.BootedAgo - 30*time.Minute
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	cp, err := startControlPlane()
+	cp, err := shared.Get()
 	if err != nil {
 		t.Fatal(err)
 	}

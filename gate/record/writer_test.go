@@ -32,25 +32,14 @@ const (
 	uptime    = 50 * time.Hour
 )
 
-// startControlPlane is called by the first test that needs one, so that the
-// others, and the fuzzer's workers, do without.
-var startControlPlane = sync.OnceValues(func() (*controlplane.ControlPlane, error) {
-	ctx := context.Background()
-	cp, err := controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr, Audit: true})
-	if err != nil {
-		return nil, err
-	}
-	stopControlPlane = cp.Stop
-	return cp, errors.Join(cp.Namespace(ctx, namespace), applyRBAC(ctx, cp))
-})
-
-var stopControlPlane = func() {}
-
-func TestMain(m *testing.M) {
-	status := m.Run()
-	stopControlPlane()
-	os.Exit(status)
+var shared = &controlplane.Shared{
+	Options: controlplane.Options{Progress: os.Stderr, Audit: true},
+	Prepare: func(ctx context.Context, cp *controlplane.ControlPlane) error {
+		return errors.Join(cp.Namespace(ctx, namespace), applyRBAC(ctx, cp))
+	},
 }
+
+func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
 
 // applyRBAC gives the ServiceAccount the permissions that are shipped.
 func applyRBAC(ctx context.Context, cp *controlplane.ControlPlane) error {
@@ -89,7 +78,7 @@ func (b *lockedBuffer) String() string {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	cp, err := startControlPlane()
+	cp, err := shared.Get()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,25 +37,14 @@ const (
 	user      = "system:serviceaccount:sentinel-gate:sentinel-gate"
 )
 
-// startControlPlane is called by the first test that needs one, so that the
-// others, and the fuzzer's workers, do without.
-var startControlPlane = sync.OnceValues(func() (*controlplane.ControlPlane, error) {
-	ctx := context.Background()
-	cp, err := controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr, Audit: true})
-	if err != nil {
-		return nil, err
-	}
-	stopControlPlane = cp.Stop
-	return cp, errors.Join(cp.Namespace(ctx, namespace), cp.ApplyFile(ctx, "deploy/rbac.yaml"))
-})
-
-var stopControlPlane = func() {}
-
-func TestMain(m *testing.M) {
-	status := m.Run()
-	stopControlPlane()
-	os.Exit(status)
+var shared = &controlplane.Shared{
+	Options: controlplane.Options{Progress: os.Stderr, Audit: true},
+	Prepare: func(ctx context.Context, cp *controlplane.ControlPlane) error {
+		return errors.Join(cp.Namespace(ctx, namespace), cp.ApplyFile(ctx, "deploy/rbac.yaml"))
+	},
 }
+
+func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
 
 // real is a cluster whose gates take their turns on a real API server, with the
 // token that is shipped.
@@ -69,7 +58,7 @@ type real struct {
 
 func newReal(t *testing.T) *real {
 	t.Helper()
-	cp, err := startControlPlane()
+	cp, err := shared.Get()
 	if err != nil {
 		t.Fatal(err)
 	}
