@@ -2,7 +2,7 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GO_TOOL  = go tool -modfile=.ci/tools/go.mod
-MODULES  = . .ci/tools test/alertmanager/server test/controlplane/server test/controlplane/oldest test/helm/server test/prometheus/server
+MODULES  = . .ci/tools test/kit/alertmanager/server test/kit/controlplane/server test/kit/controlplane/oldest test/kit/helm/server test/kit/prometheus/server
 
 .DEFAULT_GOAL := help
 
@@ -22,7 +22,7 @@ demo: ## watch a gate live through a minute, on a real API server
 
 .PHONY: test
 test: lint ## everything: lint, unit tests, and tests against a real control plane
-	go run ./test/servers
+	go run ./test/kit/servers
 	go test -race -count=1 -timeout 30m ./...
 	$(MAKE) --no-print-directory fuzz
 
@@ -37,7 +37,7 @@ lint: ## vet, golangci-lint, govulncheck, shellcheck, formatting, tidy modules
 	@for module in $(MODULES); do (cd $$module && go mod tidy -diff) || { echo "run go mod tidy in $$module"; exit 1; }; done
 	go vet ./...
 	@# With the flags of its build, so that Kubernetes is compiled once.
-	cd test/controlplane/server && CGO_ENABLED=0 go vet -trimpath ./...
+	cd test/kit/controlplane/server && CGO_ENABLED=0 go vet -trimpath ./...
 	$(GO_TOOL) golangci-lint run ./...
 	.ci/vulncheck
 	shellcheck .ci/run .ci/vulncheck deploy/node/bring-into-line.sh deploy/node/rhel/sentinel-gate-reboot-required

@@ -17,8 +17,8 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
-	"github.com/sentinel-gate/sentinel-gate/test/alertmanager"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/alertmanager"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 func fromAlertmanager(change ...func(*AlertsOptions)) AlertsOptions {

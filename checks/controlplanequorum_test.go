@@ -11,7 +11,7 @@ import (
 	apitypes "k8s.io/apimachinery/pkg/types"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 // podsOf reads pods that are written down as "etcd@a etcd@b-": static ones, of

@@ -11,7 +11,7 @@ import (
 	apitypes "k8s.io/apimachinery/pkg/types"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 // nodesOf reads nodes that are written down as "a b! c-": with a "!" one is

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 func newScheduleOf(t testing.TB, options string) schedule {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/gate"
-	"github.com/sentinel-gate/sentinel-gate/test/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
 )
 
 func root(t *testing.T) string {

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 var shared = &controlplane.Shared{Options: controlplane.Options{Progress: os.Stderr, Audit: true}}

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sentinel-gate/sentinel-gate/test/cluster"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 )
 
 func (w *world) verify(config string) (exit int, stdout, stderr string) {

@@ -15,9 +15,9 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/sentinel-gate/sentinel-gate/test/cluster"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
-	"github.com/sentinel-gate/sentinel-gate/test/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
 )
 
 // onThousands measures on 5,000 nodes, each as large as a kubelet makes it,

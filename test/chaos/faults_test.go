@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
-	"github.com/sentinel-gate/sentinel-gate/test/cluster"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 )
 
 // fault is one thing that goes wrong, and right again before it returns.

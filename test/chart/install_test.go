@@ -14,8 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
-	"github.com/sentinel-gate/sentinel-gate/test/helm"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/helm"
 )
 
 // installed runs Helm against the control plane.

@@ -19,9 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
-	"github.com/sentinel-gate/sentinel-gate/test/build"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
-	"github.com/sentinel-gate/sentinel-gate/test/helm"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/helm"
 )
 
 const (

@@ -11,7 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 // taints are of the kinds that keep pods from nodes.

@@ -17,8 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/sentinel-gate/sentinel-gate/test/build"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 const (

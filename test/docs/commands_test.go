@@ -17,9 +17,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sentinel-gate/sentinel-gate/test/cluster"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
-	"github.com/sentinel-gate/sentinel-gate/test/prometheus"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/prometheus"
 )
 
 // withoutGate are the pages that install it; the others expect it there.

@@ -26,7 +26,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sentinel-gate/sentinel-gate/test/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
 )
 
 // block is a fenced block of a page.

@@ -16,11 +16,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
-	"github.com/sentinel-gate/sentinel-gate/test/cluster"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
-	"github.com/sentinel-gate/sentinel-gate/test/daemon"
-	"github.com/sentinel-gate/sentinel-gate/test/helm"
-	"github.com/sentinel-gate/sentinel-gate/test/prometheus"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/helm"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/prometheus"
 )
 
 // deadline is for one page, on a machine that does other things too.

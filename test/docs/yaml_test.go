@@ -17,8 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/sentinel-gate/sentinel-gate/test/helm"
-	"github.com/sentinel-gate/sentinel-gate/test/prometheus"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/helm"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/prometheus"
 )
 
 // Values that a page shows are ones that the chart takes, and make a configuration that the daemon takes.

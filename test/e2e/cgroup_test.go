@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 const cgroups = "/sys/fs/cgroup"

@@ -11,8 +11,8 @@ import (
 	"text/template"
 	"time"
 
-	"github.com/sentinel-gate/sentinel-gate/test/build"
-	"github.com/sentinel-gate/sentinel-gate/test/helm"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/helm"
 )
 
 //go:embed testdata

@@ -17,9 +17,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/sentinel-gate/sentinel-gate/test/build"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
-	"github.com/sentinel-gate/sentinel-gate/test/helm"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/helm"
 )
 
 const (

@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sentinel-gate/sentinel-gate/test/alertmanager"
-	"github.com/sentinel-gate/sentinel-gate/test/daemon"
-	"github.com/sentinel-gate/sentinel-gate/test/prometheus"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/alertmanager"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/prometheus"
 )
 
 // F18: a silence in Alertmanager lets the reboot through, and its end holds it

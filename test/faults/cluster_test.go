@@ -18,8 +18,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"github.com/sentinel-gate/sentinel-gate/test/cluster"
-	"github.com/sentinel-gate/sentinel-gate/test/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
 )
 
 // A healthy cluster opens the gate: without this, every other test here would

@@ -13,8 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/sentinel-gate/sentinel-gate/checks"
-	"github.com/sentinel-gate/sentinel-gate/test/cluster"
-	"github.com/sentinel-gate/sentinel-gate/test/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
 )
 
 // grant gives the ServiceAccount what a check needs, and no more, for the rest

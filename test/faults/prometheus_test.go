@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sentinel-gate/sentinel-gate/test/daemon"
-	"github.com/sentinel-gate/sentinel-gate/test/prometheus"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/prometheus"
 )
 
 const (

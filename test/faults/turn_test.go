@@ -18,8 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
-	"github.com/sentinel-gate/sentinel-gate/test/cluster"
-	"github.com/sentinel-gate/sentinel-gate/test/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
 )
 
 const lockAnnotation = "weave.works/kured-node-lock"

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
-	"github.com/sentinel-gate/sentinel-gate/test/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
 )
 
 // kured runs a process that has kured's name and arguments, in a mount

@@ -15,8 +15,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sentinel-gate/sentinel-gate/test/build"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 const startTimeout = time.Minute
@@ -48,7 +48,7 @@ func Binary(ctx context.Context, progress io.Writer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	const module = "test/alertmanager/server"
+	const module = "test/kit/alertmanager/server"
 	mod, err := os.ReadFile(filepath.Join(root, module, "go.mod"))
 	if err != nil {
 		return "", fmt.Errorf("reading the version of Alertmanager: %w", err)

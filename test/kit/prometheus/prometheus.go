@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sentinel-gate/sentinel-gate/test/build"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 const startTimeout = time.Minute
@@ -52,7 +52,7 @@ func Binary(ctx context.Context, progress io.Writer, name string) (string, error
 	if err != nil {
 		return "", err
 	}
-	const module = "test/prometheus/server"
+	const module = "test/kit/prometheus/server"
 	mod, err := os.ReadFile(filepath.Join(root, module, "go.mod"))
 	if err != nil {
 		return "", fmt.Errorf("reading the version of Prometheus: %w", err)

@@ -1,4 +1,4 @@
-module github.com/sentinel-gate/sentinel-gate/test/controlplane/server
+module github.com/sentinel-gate/sentinel-gate/test/kit/controlplane/server
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module github.com/sentinel-gate/sentinel-gate/test/alertmanager/server
+module github.com/sentinel-gate/sentinel-gate/test/kit/alertmanager/server
 
 go 1.26.0
 

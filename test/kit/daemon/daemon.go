@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/sentinel-gate/sentinel-gate/test/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
 )
 
 // Binary builds sentinel-gate into dir. With race it has the race detector in it.

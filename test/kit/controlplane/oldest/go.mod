@@ -1,4 +1,4 @@
-module github.com/sentinel-gate/sentinel-gate/test/controlplane/oldest
+module github.com/sentinel-gate/sentinel-gate/test/kit/controlplane/oldest
 
 go 1.26.0
 

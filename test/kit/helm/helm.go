@@ -10,7 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/sentinel-gate/sentinel-gate/test/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
 )
 
 // Helm runs commands, each with a home of its own, so that nothing of the user's is read or written.
@@ -24,7 +24,7 @@ type Helm struct {
 // Binary builds helm, or finds it built, and returns its path.
 func Binary(ctx context.Context, progress io.Writer) (string, error) {
 	return build.Binary(ctx, progress, build.Target{
-		Title: "Helm", Module: "test/helm/server", Package: "helm.sh/helm/v4/cmd/helm",
+		Title: "Helm", Module: "test/kit/helm/server", Package: "helm.sh/helm/v4/cmd/helm",
 	})
 }
 

@@ -1,4 +1,4 @@
-module github.com/sentinel-gate/sentinel-gate/test/prometheus/server
+module github.com/sentinel-gate/sentinel-gate/test/kit/prometheus/server
 
 go 1.26.0
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 func TestAlertmanager(t *testing.T) {

@@ -1,4 +1,4 @@
-module github.com/sentinel-gate/sentinel-gate/test/helm/server
+module github.com/sentinel-gate/sentinel-gate/test/kit/helm/server
 
 go 1.26.0
 

@@ -23,7 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 
-	"github.com/sentinel-gate/sentinel-gate/test/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
 )
 
 // startTimeout is generous: it is for a machine that runs several control planes at once, on one core.
@@ -70,7 +70,7 @@ type ControlPlane struct {
 }
 
 // module is where the version of Kubernetes is pinned, of all but the oldest API server.
-const module = "test/controlplane/server"
+const module = "test/kit/controlplane/server"
 
 // ServerBinary builds the control plane, or finds it built, and returns its path.
 func ServerBinary(ctx context.Context, progress io.Writer) (string, error) {
@@ -81,7 +81,7 @@ func ServerBinary(ctx context.Context, progress io.Writer) (string, error) {
 // built, and returns its path.
 func OldestAPIServerBinary(ctx context.Context, progress io.Writer) (string, error) {
 	return binaryOf(ctx, progress, build.Target{
-		Title: "oldest API server", Module: "test/controlplane/oldest", Package: "k8s.io/kubernetes/cmd/kube-apiserver", Name: "oldest-kube-apiserver",
+		Title: "oldest API server", Module: "test/kit/controlplane/oldest", Package: "k8s.io/kubernetes/cmd/kube-apiserver", Name: "oldest-kube-apiserver",
 	})
 }
 

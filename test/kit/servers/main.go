@@ -9,10 +9,10 @@ import (
 	"os"
 	"os/signal"
 
-	"github.com/sentinel-gate/sentinel-gate/test/alertmanager"
-	"github.com/sentinel-gate/sentinel-gate/test/controlplane"
-	"github.com/sentinel-gate/sentinel-gate/test/helm"
-	"github.com/sentinel-gate/sentinel-gate/test/prometheus"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/alertmanager"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/helm"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/prometheus"
 )
 
 func main() {
