@@ -104,7 +104,7 @@ func TestRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(root, "test", "build", "build_test.go")); err != nil {
+	if _, err := os.Stat(filepath.Join(root, "test", "kit", "build", "build_test.go")); err != nil {
 		t.Error(err)
 	}
 }
