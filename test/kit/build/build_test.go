@@ -2,6 +2,8 @@ package build
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,5 +119,59 @@ func keepGoCaches(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv(variable, strings.TrimSpace(string(value)))
+	}
+}
+
+// Of two suites the second finds what the first has built, unless the sources have changed in between; what was built of
+// an earlier commit stays.
+func TestProduct(t *testing.T) {
+	keepGoCaches(t)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	out, sources := t.TempDir(), module(t, "unused")
+	write := func(what string) {
+		t.Helper()
+		main := fmt.Sprintf("package main\n\nfunc main() { print(%q) }\n", what)
+		if err := errors.Join(os.MkdirAll(filepath.Join(sources, "cmd"), 0o755), os.WriteFile(filepath.Join(sources, "cmd", "main.go"), []byte(main), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := func(name, commit string) string {
+		t.Helper()
+		path := filepath.Join(out, name)
+		if err := (Product{Sources: sources, Commit: commit, Package: "./cmd"}).Build(t.Context(), path); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	says := func(path, want string) {
+		t.Helper()
+		if output, err := exec.CommandContext(t.Context(), path).CombinedOutput(); err != nil || string(output) != want {
+			t.Errorf("%s says %q, %v", filepath.Base(path), output, err)
+		}
+	}
+	write("hello")
+	first, second, old := build("first", ""), build("second", ""), build("old", "1234")
+	one, _ := os.Stat(first)
+	if two, _ := os.Stat(second); !os.SameFile(one, two) {
+		t.Error("what was up to date was built again")
+	}
+	write("goodbye")
+	says(build("third", ""), "goodbye")
+	says(first, "hello")
+	says(build("old again", "1234"), "hello")
+	says(old, "hello")
+}
+
+func TestSourcesOfACommit(t *testing.T) {
+	dir := t.TempDir()
+	err := Sources(t.Context(), "0123456789012345678901234567890123456789", dir)
+	if err == nil || !strings.Contains(err.Error(), "git fetch --unshallow") {
+		t.Errorf("a commit that is not there: %v", err)
+	}
+	if err := Sources(t.Context(), "HEAD", dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "cmd", "sentinel-gate", "main.go")); err != nil {
+		t.Error(err)
 	}
 }
