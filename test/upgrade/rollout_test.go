@@ -40,10 +40,9 @@ var lasting = []string{
 
 // rollout is a cluster whose nodes all have a gate, and want a reboot.
 type rollout struct {
-	cp         *controlplane.ControlPlane
-	kubeconfig string
-	members    []*member
-	looks      *looks
+	*versions
+	members []*member
+	looks   *looks
 }
 
 // member is a node of the rollout.
@@ -54,16 +53,13 @@ type member struct {
 	binary string
 }
 
-func newRollout(ctx context.Context, t *testing.T, size int, binary string) *rollout {
+// newRollout starts the gates as they were.
+func newRollout(ctx context.Context, t *testing.T, v *versions, size int) *rollout {
 	t.Helper()
-	cp, err := shared.Get()
+	r := &rollout{versions: v}
+	c, err := cluster.New(ctx, v.cp, size)
 	must(t, err)
-	r := &rollout{cp: cp}
-	r.kubeconfig, err = cluster.Authorize(ctx, cp)
-	must(t, err)
-	c, err := cluster.New(ctx, cp, size)
-	must(t, err)
-	_, err = cp.AddDaemonSet(ctx, "kube-system", "kured", map[string]string{"name": "kured"})
+	_, err = v.cp.AddDaemonSet(ctx, "kube-system", "kured", map[string]string{"name": "kured"})
 	must(t, err)
 	for _, n := range c.Nodes {
 		host, err := daemon.NewHost(t.TempDir(), n.BootID(), cluster.BootedAgo)
@@ -73,7 +69,7 @@ func newRollout(ctx context.Context, t *testing.T, size int, binary string) *rol
 	}
 	r.looks = r.look(ctx, t)
 	for _, m := range r.members {
-		r.start(t, m, binary)
+		r.start(t, m, v.old)
 	}
 	return r
 }

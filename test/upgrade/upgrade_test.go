@@ -14,29 +14,51 @@ import (
 	"time"
 
 	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 // before is the commit that is upgraded from, and that a rollback returns to. Its configuration files, Leases and
 // records are in clusters that run.
 const before = "f9e8247afdbf0b173ff279094b03fde5479d9931"
 
-var shared = controlplane.Shared{Options: controlplane.Options{Progress: os.Stderr}}
-
-func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
-
-// binaries builds the daemon as it was and as it is, and returns also where the sources are as they were.
-func binaries(ctx context.Context, t *testing.T) (old, present, sources string) {
-	t.Helper()
-	sources = t.TempDir()
-	must(t, build.Sources(ctx, before, sources))
-	old, err := daemon.BinaryOf(ctx, t.TempDir(), true, sources, before)
-	must(t, err)
-	present, err = daemon.Binary(ctx, t.TempDir(), true)
-	must(t, err)
-	return old, present, sources
+// versions is what the tests share: a control plane, and the daemon as it was and as it is.
+type versions struct {
+	cp                *controlplane.ControlPlane
+	kubeconfig        string
+	old, present      string // programs
+	sourcesAsTheyWere string
 }
+
+var shared = &suite.Shared[*versions]{Make: func(ctx context.Context, s *suite.Setup) (*versions, error) {
+	var v versions
+	var err error
+	dirs := make([]string, 3)
+	for i := range dirs {
+		if dirs[i], err = s.TempDir(); err != nil {
+			return nil, err
+		}
+	}
+	v.sourcesAsTheyWere = dirs[0]
+	if err := build.Sources(ctx, before, v.sourcesAsTheyWere); err != nil {
+		return nil, err
+	}
+	if v.old, err = daemon.BinaryOf(ctx, dirs[1], true, v.sourcesAsTheyWere, before); err != nil {
+		return nil, err
+	}
+	if v.present, err = daemon.Binary(ctx, dirs[2], true); err != nil {
+		return nil, err
+	}
+	v.cp, err = controlplane.Started(ctx, s, controlplane.Options{Progress: os.Stderr}, func(ctx context.Context, cp *controlplane.ControlPlane) (err error) {
+		v.kubeconfig, err = cluster.Authorize(ctx, cp)
+		return err
+	})
+	return &v, err
+}}
+
+func TestMain(m *testing.M) { suite.Main(m, shared) }
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -48,14 +70,13 @@ func must(t *testing.T, err error) {
 // A rollout is upgraded while the first soak runs, and rolled back while the second does. Both soaks run to their end,
 // and then the next node's gate opens.
 func TestRolloutGoesOn(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	old, present, _ := binaries(ctx, t)
-	r := newRollout(ctx, t, 3, old)
-
+	t.Parallel()
+	v := shared.Get(t)
+	ctx := suite.Context(t, 5*time.Minute)
+	r := newRollout(ctx, t, v, 3)
 	went := map[*member]bool{}
 	open := r.awaitOpen(ctx, t)
-	for _, version := range []string{present, old} {
+	for _, version := range []string{v.present, v.old} {
 		went[open] = true
 		soakEnds := r.reboot(ctx, t, open)
 		records := r.replace(ctx, t, version, soakEnds)
@@ -69,12 +90,9 @@ func TestRolloutGoesOn(t *testing.T) {
 
 // Every configuration that the documentation showed is still one.
 func TestOldConfigurationsLoad(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it builds the daemon twice")
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	_, present, sources := binaries(ctx, t)
+	t.Parallel()
+	v := shared.Get(t)
+	ctx, sources := suite.Context(t, 5*time.Minute), v.sourcesAsTheyWere
 	found := 0
 	load := func(where, text string) {
 		if !strings.Contains(text, "kind: GateConfiguration") {
@@ -83,7 +101,7 @@ func TestOldConfigurationsLoad(t *testing.T) {
 		found++
 		path := filepath.Join(t.TempDir(), "config.yaml")
 		must(t, os.WriteFile(path, []byte(text), 0o644))
-		if out, err := exec.CommandContext(ctx, present, "--check-config", "--config", path).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, v.present, "--check-config", "--config", path).CombinedOutput(); err != nil {
 			t.Errorf("%s, which the daemon took: %v\n%s", where, err, out)
 		}
 	}

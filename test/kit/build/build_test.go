@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 // module writes a nested module with one main package that says what.
@@ -29,6 +31,7 @@ func module(t *testing.T, what string) string {
 }
 
 func TestBuildOnce(t *testing.T) {
+	suite.NeedsServers(t)
 	// The go command's own caches stay where they are: with HOME moved it would compile the standard library again.
 	keepGoCaches(t)
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
@@ -79,6 +82,7 @@ func TestBuildOnce(t *testing.T) {
 }
 
 func TestWithoutHome(t *testing.T) {
+	suite.NeedsServers(t)
 	keepGoCaches(t)
 	t.Setenv("XDG_CACHE_HOME", "")
 	t.Setenv("HOME", "")
@@ -93,6 +97,7 @@ func TestWithoutHome(t *testing.T) {
 }
 
 func TestBuildErrorShowsCompilerOutput(t *testing.T) {
+	suite.NeedsServers(t)
 	keepGoCaches(t)
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	_, err := Target{Title: "nested", Package: ".", Name: "nested"}.build(t.Context(), nil, module(t, "\" + missing + \""))
@@ -125,6 +130,7 @@ func keepGoCaches(t *testing.T) {
 // Of two suites the second finds what the first has built, unless the sources have changed in between; what was built of
 // an earlier commit stays.
 func TestProduct(t *testing.T) {
+	suite.NeedsServers(t)
 	keepGoCaches(t)
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	out, sources := t.TempDir(), module(t, "unused")
@@ -163,6 +169,7 @@ func TestProduct(t *testing.T) {
 }
 
 func TestSourcesOfACommit(t *testing.T) {
+	suite.NeedsServers(t)
 	dir := t.TempDir()
 	err := Sources(t.Context(), "0123456789012345678901234567890123456789", dir)
 	if err == nil || !strings.Contains(err.Error(), "git fetch --unshallow") {
