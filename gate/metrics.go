@@ -27,7 +27,7 @@ var (
 	stepVerdict         = desc("step_verdict", "1 for the last verdict of each step: Pass, Fail or Unknown.", "step", "type", "verdict", "reason")
 	stepBlockingSince   = desc("step_blocking_since_timestamp_seconds", "When the step began to hold the gate closed, and 0 while it does not, is soft, or is overridden.", "step", "type")
 	stepSoft            = desc("step_soft", "1 for a step that does not pass and, being soft, holds nothing back.", "step", "type")
-	evaluations         = desc("evaluations_total", "Evaluations by their worst verdict.", "result")
+	evaluationsTotal    = desc("evaluations_total", "Evaluations by their worst verdict.", "result")
 	lastEvaluation      = desc("last_evaluation_timestamp_seconds", "When the last finished evaluation began, and 0 while no reboot is pending.")
 	nextEvaluation      = desc("next_evaluation_timestamp_seconds", "When the next evaluation is due, and 0 while none is.")
 	kuredWired          = desc("kured_wired", "1 for what the kured on this node looks at: Wired is the gated sentinel.", "reason")
@@ -62,8 +62,8 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Tell takes a new status.
-func (m *Metrics) Tell(s Status) {
+// Report takes a new status.
+func (m *Metrics) Report(s Status) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.status = s
@@ -79,7 +79,7 @@ func (m *Metrics) Tell(s Status) {
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rebootRequired, rebootRequiredSince, rawSentinelProblem, state, stateSince, openSince,
-		stepVerdict, stepBlockingSince, stepSoft, evaluations, lastEvaluation, nextEvaluation, kuredWired, foreign,
+		stepVerdict, stepBlockingSince, stepSoft, evaluationsTotal, lastEvaluation, nextEvaluation, kuredWired, foreign,
 		turnPhase, turnSince, turnKnown, turnHalted, turnHeld, turnWaiting, turnNotActedOn, turnOverrides,
 	} {
 		ch <- d
@@ -118,7 +118,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(stepSoft, truth(o.Soft), o.Name, o.Type)
 	}
 	for _, verdict := range []Verdict{Unknown, Fail, Pass} {
-		counter(evaluations, s.Evaluations[verdict], verdict.String())
+		counter(evaluationsTotal, s.Evaluations[verdict], verdict.String())
 	}
 	gauge(lastEvaluation, seconds(s.Decision.Began))
 	gauge(nextEvaluation, seconds(s.RetryAt))
@@ -131,7 +131,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	v := s.Turn
 	if phase := v.State.Phase; v.Problem == nil {
-		if phase == turn.Unwritten {
+		if phase == turn.PhaseUnwritten {
 			phase = "unused"
 		}
 		gauge(turnPhase, 1, string(phase), v.State.Holder)

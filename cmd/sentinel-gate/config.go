@@ -29,9 +29,6 @@ const (
 	kind       = "GateConfiguration"
 )
 
-// jitter is by how much an interval may be longer than configured.
-const jitter = 1.1
-
 // configuration is the file, docs/configuration.md.
 type configuration struct {
 	APIVersion string         `json:"apiVersion"`
@@ -244,10 +241,8 @@ func directory(path string) string {
 	return dir
 }
 
-// longestTimeout is how long a step may take so that an open gate is evaluated
-// anew before maxAge has passed.
 func (c *configuration) longestTimeout() time.Duration {
-	return time.Duration(c.MaxAge) - time.Duration(jitter*float64(c.Interval)) - time.Second
+	return gate.LongestTimeout(time.Duration(c.Interval), time.Duration(c.MaxAge))
 }
 
 var stepName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)

@@ -91,9 +91,9 @@ func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluste
 		Pipeline: pipeline, Gated: gated, RawPaths: c.Sentinel.Raw, Changed: changed,
 		Interval: time.Duration(c.Interval), MaxAge: time.Duration(c.MaxAge), Stabilize: time.Duration(c.Stabilize),
 		Wiring: func() wiring.Finding { return lookedAt(f, c) },
-		Turn:   taken, BootedAt: writer.BootedAt, Log: log,
-		Tell: func(s gate.Status) {
-			metrics.Tell(s)
+		Turn:   taken, Log: log,
+		Report: func(s gate.Status) {
+			metrics.Report(s)
 			writer.Set(s.State.String(), s.Decision.Blocking().Names(), s.Raw.Since)
 			looked.Store(true)
 		},

@@ -213,7 +213,7 @@ func TestOnceTellsTheTurn(t *testing.T) {
 	w.must(err)
 
 	now := time.Now()
-	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.Open, Holder: "n2", BootID: "b", Since: now, Next: []string{"n2", "n3"}, Waiting: 2}))
+	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.PhaseOpen, Holder: "n2", BootID: "b", Since: now, Next: []string{"n2", "n3"}, Waiting: 2}))
 	for i, node := range []string{"n2", "n3", "n1"} {
 		annotate(node, "sentinel-gate.io/pending-since", now.Add(time.Duration(i)*time.Hour).UTC().Format(time.RFC3339))
 	}
@@ -238,7 +238,7 @@ func TestOnceTellsTheTurn(t *testing.T) {
 		t.Errorf("the step is not told to be overridden:\n%s", stdout)
 	}
 
-	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.Free, Since: now}))
+	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.PhaseFree, Since: now}))
 	annotate("n3", "sentinel-gate.io/turn-epoch-seen", "9")
 	wantOutput(t, "turn", turnOf(), `unknown, and so closed: the turn's epoch 7 is older than 9, which n3 has seen: its Lease was set back; see docs/turn.md
                free, epoch 7, since TIME

@@ -12,7 +12,6 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
-	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
 // turnConfig is the part of the configuration that is about the turn.
@@ -40,11 +39,11 @@ func turnDefaults() turnConfig {
 
 func (c turnConfig) validate() []error {
 	var problems []error
-	if c.Settle < model.Duration(time.Second) {
-		problems = append(problems, fmt.Errorf("turn.settle: must be at least 1s, not %s", c.Settle))
+	if c.Settle < model.Duration(turn.MinSettle) {
+		problems = append(problems, fmt.Errorf("turn.settle: must be at least %s, not %s", turn.MinSettle, c.Settle))
 	}
-	if c.GrantTimeout < model.Duration(time.Second) {
-		problems = append(problems, fmt.Errorf("turn.grantTimeout: must be at least 1s, not %s", c.GrantTimeout))
+	if c.GrantTimeout < model.Duration(turn.MinGrantTimeout) {
+		problems = append(problems, fmt.Errorf("turn.grantTimeout: must be at least %s, not %s", turn.MinGrantTimeout, c.GrantTimeout))
 	}
 	return problems
 }
@@ -80,20 +79,13 @@ func newTurn(f flags, c *configuration, writer *record.Writer, log *slog.Logger)
 			order[i] = s.Selector
 		}
 	}
-	return &turn.Turn{
+	return turn.New(turn.Options{
 		Config: turn.Config{
 			Node: f.nodeName, BootID: bootID, MaxAge: time.Duration(c.MaxAge), Interval: time.Duration(c.Interval),
 			Settle: time.Duration(c.Turn.Settle), GrantTimeout: time.Duration(c.Turn.GrantTimeout),
 		},
-		SoakOf: c.soak, Leases: c.cluster.Leases(), Nodes: c.cluster.Nodes(), DaemonSets: c.cluster.DaemonSets,
-		Kured: func() turn.Kured {
-			kured := lookedAt(f, c).Kured
-			if kured == nil {
-				defaults := wiring.Defaults()
-				kured = &defaults
-			}
-			return turn.Kured{Namespace: kured.Namespace, Name: kured.DaemonSet, Annotation: kured.LockAnnotation}
-		},
-		Order: order, OnTier: writer.SetTier, OnEpoch: writer.SetTurnEpoch, RecordEpoch: writer.RecordEpoch, Log: log,
-	}, nil
+		SoakOf: c.soak, Leases: c.cluster.Leases(), Nodes: c.cluster.Nodes(),
+		DaemonSets: func(namespace string) turn.DaemonSetClient { return c.cluster.DaemonSets(namespace) },
+		Record:     writer, Order: order, Log: log,
+	}), nil
 }

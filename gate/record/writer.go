@@ -37,6 +37,9 @@ type Writer struct {
 	wanted     Record
 	written    bool // the wanted record stands in the API server
 	failures   int
+	known      bool          // the record was read
+	recalled   chan struct{} // and closed then
+	earlier    int64         // the epoch that it told of then
 	booted     time.Time
 	demanded   int64                 // the epoch that RecordEpoch waits for
 	recorded   int64                 // the epoch that the record tells of
@@ -58,7 +61,7 @@ func NewWriter(leases coordinationclient.LeaseInterface, node, configHash, proc 
 		return nil, err
 	}
 	return &Writer{
-		leases: leases, proc: proc, log: log, changed: make(chan struct{}, 1), wrote: make(chan struct{}),
+		leases: leases, proc: proc, log: log, changed: make(chan struct{}, 1), recalled: make(chan struct{}), wrote: make(chan struct{}),
 		wanted: Record{Node: node, BootID: id, ConfigHash: configHash, Tier: notKnown},
 	}, nil
 }
@@ -131,12 +134,19 @@ func (w *Writer) RecordEpoch(ctx context.Context, epoch int64) error {
 	return nil
 }
 
-// BootedAt returns when this boot was, by the API server's clock, and the zero
-// time until that is known.
-func (w *Writer) BootedAt() time.Time {
+// Recall returns the turn's epoch that the record told of when the gate started, which
+// an earlier life of it had seen, and when this boot was by the API server's clock. It
+// returns an error when ctx ends before the record was read.
+func (w *Writer) Recall(ctx context.Context) (epoch int64, bootedAt time.Time, err error) {
+	w.hasten()
+	select {
+	case <-w.recalled:
+	case <-ctx.Done():
+		return 0, time.Time{}, fmt.Errorf("reading the record of this node: %w", ctx.Err())
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.booted
+	return w.earlier, w.booted, nil
 }
 
 // Written reports whether the record in the API server says what was Set.
@@ -203,7 +213,6 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	}
 	r.BootedAt, r.PreviousBootID = w.bootedAt, w.previousID
 	w.mu.Lock()
-	w.booted = w.bootedAt
 	demanded := w.demanded
 	w.mu.Unlock()
 	before, err := Parse(w.lease)
@@ -215,7 +224,7 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted
 	}
 	if err == nil && before.equal(r) && before.TurnEpoch >= demanded && w.lease.Labels[Label] == "true" {
-		w.told(before)
+		w.recordedIs(before)
 		return nil
 	}
 	lease := w.lease.DeepCopy()
@@ -229,12 +238,12 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 		return fmt.Errorf("writing the record of node %s: %w", r.Node, err)
 	}
 	w.lease = lease
-	w.told(r)
+	w.recordedIs(r)
 	return nil
 }
 
-// told takes note of what the record tells.
-func (w *Writer) told(r Record) {
+// recordedIs takes note of what the record tells.
+func (w *Writer) recordedIs(r Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if r.TurnEpoch > w.recorded {
@@ -280,5 +289,12 @@ func (w *Writer) read(ctx context.Context, r Record) error {
 		w.previousID = before.BootID
 	}
 	w.lease = lease
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.booted = w.bootedAt
+	if w.earlier = max(w.earlier, before.TurnEpoch); !w.known {
+		w.known = true
+		close(w.recalled)
+	}
 	return nil
 }

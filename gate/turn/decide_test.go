@@ -16,8 +16,8 @@ func TestDecide(t *testing.T) {
 	ago := func(d time.Duration) time.Time { return noon.Add(-d) }
 	pending := Local{Pending: true, BootedAt: ago(50 * time.Hour), ClosedFor: time.Hour}
 	local := func(change func(*Local)) Local { l := pending; change(&l); return l }
-	granted := State{Epoch: 7, Phase: Granted, Holder: "a", BootID: "1", Since: ago(time.Minute), Acknowledged: true}
-	open := State{Epoch: 7, Phase: Open, Holder: "a", BootID: "1", Since: ago(time.Minute), Acknowledged: true}
+	granted := State{Epoch: 7, Phase: PhaseGranted, Holder: "a", BootID: "1", Since: ago(time.Minute), Acknowledged: true}
+	open := State{Epoch: 7, Phase: PhaseOpen, Holder: "a", BootID: "1", Since: ago(time.Minute), Acknowledged: true}
 	with := func(s State, change func(*State)) State { change(&s); return s }
 	others := func(s State) State { s.Holder = "b"; return s }
 	all := &[]Candidate{
@@ -53,17 +53,17 @@ func TestDecide(t *testing.T) {
 		"F38 released of an earlier epoch": {others(open), Operator{Release: 6}, pending, Seen{ReleasedFor: time.Hour}, "NEEDS HOLDER the turn is b's, whose gate was opened 2026-01-31T11:59:00Z"},
 		"the holder itself is released":    {open, Operator{Release: 7}, local(func(l *Local) { l.Open = true }), Seen{}, "a was released from its turn; it counts as rebooted in 1m30s again 1m30s"},
 
-		"soaking":                                {State{Epoch: 7, Phase: Soaking, Holder: "b", Since: ago(10 * time.Minute), RebootedAt: ago(20 * time.Minute)}, Operator{}, pending, Seen{}, "soaking until 2026-01-31T12:40:00Z, after b rebooted again 40m0s"},
-		"soaking, just written":                  {State{Epoch: 7, Phase: Soaking, Since: ago(time.Minute), RebootedAt: ago(3 * time.Hour)}, Operator{}, pending, Seen{}, "soaking until 2026-01-31T12:00:30Z, for nobody knows what was before the turn's Lease was made again 30s"},
-		"the soak is over":                       {State{Epoch: 7, Phase: Soaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour)}, Operator{}, pending, Seen{}, "NEEDS CANDIDATES the soak is over"},
-		"and somebody is next":                   {State{Epoch: 7, Phase: Soaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour), NotActedOn: 2}, Operator{}, pending, Seen{Candidates: all}, "granted a(8, boot 1, acknowledged, next [a b c] of 3) the soak is over, and a is next"},
-		"and it does not wait":                   {State{Epoch: 7, Phase: Soaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour)}, Operator{}, Local{}, Seen{}, "the soak is over"},
-		"free":                                   {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{}, "NEEDS CANDIDATES the turn is free"},
-		"free, and it does not wait":             {State{Epoch: 7, Phase: Free, Holder: "b", Since: noon}, Operator{}, Local{}, Seen{}, "the turn is free"},
-		"free, behind the one that handed on":    {State{Epoch: 7, Phase: Free, Holder: "a", Since: noon, NotActedOn: 1}, Operator{}, pending, Seen{Candidates: all}, "granted b(8, boot 2, not acted on 1, next [a b c] of 3)"},
-		"free, and this node is held":            {State{Epoch: 7, Phase: Free, Since: noon}, Operator{Holds: map[string]string{"a": "why"}}, pending, Seen{Candidates: alone}, "the turn is free, and this node is held: why"},
-		"free, and the own record is on its way": {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{}}, "the turn is free, and this node's record does not say yet that it waits again 5s"},
-		"F38 another has seen a newer epoch":     {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{{Node: "b", Epoch: 8}}}, "LOUD the turn's epoch 7 is older than 8, which b has seen: its Lease was set back"},
+		"soaking":                                {State{Epoch: 7, Phase: PhaseSoaking, Holder: "b", Since: ago(10 * time.Minute), RebootedAt: ago(20 * time.Minute)}, Operator{}, pending, Seen{}, "soaking until 2026-01-31T12:40:00Z, after b rebooted again 40m0s"},
+		"soaking, just written":                  {State{Epoch: 7, Phase: PhaseSoaking, Since: ago(time.Minute), RebootedAt: ago(3 * time.Hour)}, Operator{}, pending, Seen{}, "soaking until 2026-01-31T12:00:30Z, for nobody knows what was before the turn's Lease was made again 30s"},
+		"the soak is over":                       {State{Epoch: 7, Phase: PhaseSoaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour)}, Operator{}, pending, Seen{}, "NEEDS CANDIDATES the soak is over"},
+		"and somebody is next":                   {State{Epoch: 7, Phase: PhaseSoaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour), NotActedOn: 2}, Operator{}, pending, Seen{Candidates: all}, "granted a(8, boot 1, acknowledged, next [a b c] of 3) the soak is over, and a is next"},
+		"and it does not wait":                   {State{Epoch: 7, Phase: PhaseSoaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour)}, Operator{}, Local{}, Seen{}, "the soak is over"},
+		"free":                                   {State{Epoch: 7, Phase: PhaseFree, Since: noon}, Operator{}, pending, Seen{}, "NEEDS CANDIDATES the turn is free"},
+		"free, and it does not wait":             {State{Epoch: 7, Phase: PhaseFree, Holder: "b", Since: noon}, Operator{}, Local{}, Seen{}, "the turn is free"},
+		"free, behind the one that handed on":    {State{Epoch: 7, Phase: PhaseFree, Holder: "a", Since: noon, NotActedOn: 1}, Operator{}, pending, Seen{Candidates: all}, "granted b(8, boot 2, not acted on 1, next [a b c] of 3)"},
+		"free, and this node is held":            {State{Epoch: 7, Phase: PhaseFree, Since: noon}, Operator{Holds: map[string]string{"a": "why"}}, pending, Seen{Candidates: alone}, "the turn is free, and this node is held: why"},
+		"free, and the own record is on its way": {State{Epoch: 7, Phase: PhaseFree, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{}}, "the turn is free, and this node's record does not say yet that it waits again 5s"},
+		"F38 another has seen a newer epoch":     {State{Epoch: 7, Phase: PhaseFree, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{{Node: "b", Epoch: 8}}}, "LOUD the turn's epoch 7 is older than 8, which b has seen: its Lease was set back"},
 
 		"granted":                          {granted, Operator{}, pending, Seen{}, "EVALUATES the turn is this node's again 14m1s"},
 		"granted, not acknowledged":        {with(granted, func(s *State) { s.Acknowledged = false }), Operator{}, pending, Seen{}, "EVALUATES granted a(8, boot 1, acknowledged)"},
@@ -132,8 +132,8 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// tells is a decision in a line.
-func tells(d Decision) string {
+// tells is a move in a line.
+func tells(d Move) string {
 	var words []string
 	for _, w := range []struct {
 		is   bool
@@ -150,7 +150,7 @@ func tells(d Decision) string {
 				what = append(what, fmt.Sprintf(format, args...))
 			}
 		}
-		add(s.Phase == Soaking, "from %s ago", noon.Sub(s.RebootedAt))
+		add(s.Phase == PhaseSoaking, "from %s ago", noon.Sub(s.RebootedAt))
 		add(s.BootID != "", "boot %s", s.BootID)
 		add(s.Acknowledged, "acknowledged")
 		add(s.Withdrawn, "withdrawn")

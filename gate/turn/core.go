@@ -1,0 +1,548 @@
+package turn
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+)
+
+const (
+	// spread is over how long those who wait are spread when the turn frees.
+	spread = 5 * time.Second
+	// crowd is how many are taken to wait at least, beyond those that the turn names.
+	crowd = 20
+	// firstPause and lastPause lie between attempts to reach the API server.
+	firstPause = time.Second
+	lastPause  = 30 * time.Second
+	// maxRounds is how often in a row the turn may change between its being read and
+	// its being written.
+	maxRounds = 5
+	// seldom is when to look again where only an event can change anything.
+	seldom = time.Hour
+)
+
+// ErrMissing is why the turn is not known where nobody has made its Lease.
+var ErrMissing = fmt.Errorf("the turn's Lease %s does not exist: make it as docs/turn.md says", LeaseName)
+
+var (
+	errUnread  = errors.New("the turn was not read yet")
+	errDeleted = errors.New("the turn's Lease was deleted: make it again as docs/turn.md says")
+	errBusy    = errors.New("the turn changes faster than it can be followed")
+)
+
+// core is one gate's part in the turn as a state machine. It is told events with
+// their time and answers with effects: what it wants done. It has no client, no
+// clock, no lock and no goroutine, so that the same code runs in the daemon, in
+// property tests and in transcripts (testdata/*.txt).
+//
+// At most one request of it is under way at any time. What happens meanwhile is
+// taken in at once; what follows from it waits for the answer.
+type core struct {
+	config Config
+	soakOf func(overridden map[string]Override) time.Duration
+	// random returns a number in [0, 1).
+	random func() float64
+
+	now time.Time // of the event at hand, on the own clock
+
+	// What the gate said of itself.
+	gate    Gate
+	updated bool
+	// What its record knows.
+	recalled bool
+	bootedAt time.Time
+	recorded int64 // the highest epoch that the record tells of,
+	owed     int64 // and the one that must be in it before anything follows
+	tiered   bool  // the node's tier was found
+
+	// The Lease, as it was read or heard of last.
+	lease    *coordinationv1.Lease // nil: there is none, or it is not known
+	state    State
+	operator Operator
+	problem  error
+	epoch    int64 // the highest that was seen
+	stale    bool  // it must be read before anything follows from it
+	suspect  int64 // an epoch that a record told of, and that the Lease read next must not be older than
+
+	readAt time.Time // when it was read last, on the own clock,
+	asOf   time.Time // when that was asked for,
+	date   time.Time // and the date of the answer, by the API server's clock
+
+	follow   string // the version from which it is watched; empty: it is not
+	followed time.Time
+	pause    time.Duration // the next one
+	pausing  time.Time     // until when
+	rounds   int
+
+	// What was observed since the last event from outside.
+	holder     *Holder
+	candidates *[]Candidate
+	// What was observed before.
+	last       sighting
+	verified   string // the version of the Lease than which no record tells of a later epoch
+	listedOf   string // the version at which the records are being listed
+	releasedOf int64
+	releasedAt time.Time
+	patience   patience
+
+	// When the next look at the holder and the next choice are due, and of which epoch.
+	lookAt, chooseAt time.Time
+	lookOf, chooseOf int64
+
+	move    Move
+	againAt time.Time // when to decide anew where nothing changes
+
+	// The question whether the gate may open. From when it is put until some time after
+	// it was granted the gate counts as not closed: it may open at any moment.
+	askedAt   time.Time // zero: nobody asks
+	confirmed time.Time // when it was granted last
+
+	busy bool // a request is under way
+}
+
+// sighting is what was seen of a holder, and when.
+type sighting struct {
+	Holder
+	at, goneSince time.Time
+	epoch         int64
+	known         bool
+}
+
+// newCore returns a core that knows nothing yet.
+func newCore(c Config, soakOf func(map[string]Override) time.Duration, random func() float64) *core {
+	return &core{config: c, soakOf: soakOf, random: random, problem: errUnread, stale: true, pause: firstPause}
+}
+
+// step takes an event in, and returns what is wanted done. now must not go back.
+func (c *core) step(now time.Time, e Event) Effects {
+	c.now = now
+	var out Effects
+	c.take(e, &out)
+	c.patience.count(now, c.state, c.gate)
+	if c.updated && !c.busy {
+		out.Request = c.next(&out)
+		c.busy = out.Request != nil
+	}
+	out.Follow, out.WakeAt = c.follow, c.wakeAt()
+	return out
+}
+
+// view is what the gate may know of the turn.
+func (c *core) view() View {
+	if c.problem != nil {
+		return View{State: c.state, Operator: c.operator, Problem: c.problem}
+	}
+	return View{State: c.state, Operator: c.operator, Move: c.move}
+}
+
+// take makes the event part of what is known.
+func (c *core) take(e Event, out *Effects) {
+	switch e.(type) {
+	case Updated, Asked, Woken, Heard, Unfollowed: // from outside
+		c.holder, c.candidates = nil, nil
+	case Unasked:
+	default:
+		c.busy = false
+	}
+	switch e := e.(type) {
+	case Updated:
+		c.gate, c.updated = e.Gate, true
+		c.tiered = c.tiered && c.gate.Pending
+	case Asked:
+		c.askedAt = c.now
+	case Unasked: // it may have been granted in the same moment
+		c.askedAt, c.confirmed = time.Time{}, c.now
+	case Woken:
+		c.rounds = 0
+	case Heard:
+		c.onHeard(e)
+	case Unfollowed:
+		c.onUnfollowed(e, out)
+	case Recalled:
+		c.onRecalled(e, out)
+	case Placed:
+		if c.tiered = e.Err == nil; !c.tiered {
+			c.failed(fmt.Errorf("reading this node's labels: %w", e.Err), out)
+		}
+	case Read:
+		c.onRead(e, out)
+	case Looked:
+		c.onLooked(e, out)
+	case Listed:
+		c.onListed(e, out)
+	case Wrote:
+		c.onWrote(e, out)
+	case Recorded:
+		if e.Err != nil {
+			c.failed(e.Err, out)
+		} else {
+			c.recorded = max(c.recorded, e.Epoch)
+		}
+	}
+}
+
+func (c *core) onHeard(e Heard) {
+	switch {
+	case c.follow == "": // of a watch that is over
+	case c.lease != nil && older(e.Lease, c.lease): // it was read meanwhile, and what followed it
+	case e.Deleted:
+		c.know(nil, errDeleted)
+	default:
+		c.know(e.Lease, nil)
+	}
+}
+
+func (c *core) onUnfollowed(e Unfollowed, out *Effects) {
+	if c.follow == "" {
+		return
+	}
+	if e.Err != nil { // until it can be watched a halt would not be heard of
+		c.failed(fmt.Errorf("watching the turn: %w", e.Err), out)
+		return
+	}
+	// API servers end a watch now and then. One that does so at once is not asked
+	// without end.
+	c.follow, c.stale, c.pause = "", true, firstPause
+	c.pausing = c.followed.Add(firstPause)
+}
+
+func (c *core) onRecalled(e Recalled, out *Effects) {
+	if e.Err != nil {
+		c.failed(e.Err, out)
+		return
+	}
+	c.recalled, c.bootedAt = true, e.BootedAt
+	c.recorded, c.epoch = max(c.recorded, e.Epoch), max(c.epoch, e.Epoch)
+}
+
+func (c *core) onRead(e Read, out *Effects) {
+	if e.Err != nil {
+		c.failed(fmt.Errorf("reading the turn: %w", e.Err), out)
+		return
+	}
+	// The answer was dated before it arrived, so that the time is never ahead.
+	c.readAt, c.asOf, c.date = c.now, e.Asked, e.Date
+	c.stale, c.epoch, c.suspect = false, max(c.epoch, c.suspect), 0
+	if e.Lease == nil {
+		c.know(nil, ErrMissing)
+	} else if c.lease == nil || !older(e.Lease, c.lease) || c.follow == "" {
+		c.know(e.Lease, nil)
+	}
+	if c.follow == "" && c.concerned() {
+		c.follow, c.followed = e.Version, c.now
+	}
+	if !c.askedAt.IsZero() { // it can be reached again, whatever the pause
+		c.pause = firstPause
+	}
+	c.pausing = time.Time{}
+}
+
+// older reports whether a was written before b.
+func older(a, b *coordinationv1.Lease) bool {
+	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+	return err == nil && order < 0
+}
+
+func (c *core) onLooked(e Looked, out *Effects) {
+	if e.Err != nil {
+		c.failed(e.Err, out)
+		return
+	}
+	if e.Node != c.state.Holder {
+		return // the turn has moved on meanwhile
+	}
+	h := e.Holder
+	seen := sighting{at: c.now, epoch: c.state.Epoch, known: true}
+	if h.Gone {
+		if seen.goneSince = c.now; c.last.epoch == seen.epoch && !c.last.goneSince.IsZero() {
+			seen.goneSince = c.last.goneSince
+		}
+		h.GoneFor = c.now.Sub(seen.goneSince)
+		c.lookAt = c.now.Add(max(c.config.gone()-h.GoneFor, 0))
+	}
+	seen.Holder = h
+	c.last, c.holder = seen, &h
+}
+
+func (c *core) onListed(e Listed, out *Effects) {
+	if e.Err != nil {
+		c.failed(e.Err, out)
+		return
+	}
+	c.chooseAt = time.Time{}
+	if c.lease == nil || c.lease.ResourceVersion != c.listedOf {
+		return // the turn has changed meanwhile
+	}
+	var newest int64
+	for _, candidate := range e.Candidates {
+		newest = max(newest, candidate.Epoch)
+	}
+	if newest > c.state.Epoch {
+		// Somebody may have written both since the Lease was read. A Lease that is read
+		// after the records and is older than they say was set back.
+		c.suspect, c.stale = newest, true
+		return
+	}
+	c.verified, c.candidates = c.listedOf, &e.Candidates
+}
+
+func (c *core) onWrote(e Wrote, out *Effects) {
+	switch {
+	case e.Conflict: // another was quicker
+		c.stale = true
+		if c.rounds++; c.rounds >= maxRounds {
+			c.failed(errBusy, out)
+		}
+	case e.Err != nil:
+		// It may have been written all the same: only a look can tell.
+		c.failed(fmt.Errorf("writing the turn: %w", e.Err), out)
+	case c.lease != nil && older(e.Lease, c.lease): // and what followed it was heard of already
+	default:
+		c.rounds = 0
+		c.know(e.Lease, nil)
+		c.verified, c.owed = e.Lease.ResourceVersion, c.state.Epoch
+	}
+}
+
+// know makes a Lease, or the lack of one, what is known.
+func (c *core) know(lease *coordinationv1.Lease, problem error) {
+	if lease == nil || c.lease == nil || lease.ResourceVersion != c.lease.ResourceVersion {
+		c.holder, c.candidates = nil, nil
+	}
+	if c.lease, c.problem = lease, problem; lease == nil {
+		c.state, c.operator = State{}, Operator{}
+		return
+	}
+	c.operator = ParseOperator(lease)
+	state, err := Parse(lease)
+	if err != nil {
+		c.problem = err
+		return
+	}
+	if state.Epoch < c.epoch {
+		c.problem = fmt.Errorf("the turn's epoch is %d, and %d was seen already: its Lease was set back or made anew; see docs/turn.md", state.Epoch, c.epoch)
+		return
+	}
+	c.state, c.epoch = state, state.Epoch
+}
+
+// failed makes the turn unknown until it is read anew.
+func (c *core) failed(err error, out *Effects) {
+	if c.follow != "" && c.now.Sub(c.followed) > lastPause {
+		c.pause = firstPause
+	}
+	c.problem, c.stale, c.verified, c.follow = err, true, "", ""
+	c.pausing = c.now.Add(time.Duration(float64(c.pause) * (0.5 + c.random())))
+	c.pause = min(2*c.pause, lastPause)
+	c.answer(out, err)
+}
+
+// answer answers the question whether the gate may open; nil: it may.
+func (c *core) answer(out *Effects, refusal error) {
+	if c.askedAt.IsZero() {
+		return
+	}
+	out.Answer = &Answer{Permitted: refusal == nil, Refusal: refusal}
+	if c.askedAt = (time.Time{}); refusal == nil {
+		c.confirmed = c.now
+	}
+}
+
+// concerned reports whether the node waits or has the turn, for all that is known.
+func (c *core) concerned() bool {
+	return c.view().Concerns(c.config.Node, c.gate.Pending)
+}
+
+// idle reports whether the gate has nothing to do with the turn.
+func (c *core) idle() bool {
+	return c.askedAt.IsZero() && !c.readAt.IsZero() && !c.concerned()
+}
+
+// next returns the request that is wanted now, if any.
+func (c *core) next(out *Effects) Request {
+	asked := !c.askedAt.IsZero()
+	switch {
+	case c.idle(): // asks nothing, and reads before it believes anything again
+		c.follow, c.stale = "", true
+		if c.problem == nil {
+			c.move = c.decide()
+		}
+		return nil
+	case !asked && c.now.Before(c.pausing):
+		return nil
+	case !c.recalled:
+		return RecallRecord{}
+	case c.stale, c.follow == "" && c.concerned(), asked && c.asOf.Before(c.askedAt):
+		return ReadLease{}
+	case c.problem != nil:
+		c.answer(out, c.problem)
+		return nil
+	case c.gate.Pending && !c.tiered:
+		c.move = c.decide() // which is told, and nothing follows from it yet
+		return FindTier{}
+	case c.recorded < c.owed:
+		return RecordEpoch{c.owed}
+	}
+	return c.act(out)
+}
+
+// act decides, and returns what must be observed or written for that. Where
+// nothing must it answers whether the gate may open.
+func (c *core) act(out *Effects) Request {
+	mine := c.state.HeldBy(c.config.Node)
+	if c.overdue() && (c.last.epoch != c.state.Epoch || c.now.Sub(c.last.at) > c.config.checkEvery()) {
+		return c.look()
+	}
+	c.move, c.againAt = c.decide(), time.Time{}
+	if c.move.Again > 0 {
+		c.againAt = c.now.Add(c.move.Again)
+	}
+	switch {
+	case c.move.Need == NeedHolder && c.holder == nil && (mine || c.lookDue()):
+		return c.look()
+	case c.move.Need == NeedCandidates && c.candidates == nil && (mine || c.drawn()):
+		return c.list()
+	case c.move.Need != NeedCandidates && c.move.Write == nil:
+		c.chooseAt = time.Time{}
+	}
+	permits := c.move.Permit && c.state.Phase == PhaseOpen && c.state.Holder == c.config.Node && c.state.BootID == c.config.BootID
+	switch {
+	case c.move.Write != nil && c.now.Sub(c.readAt) >= c.config.timeout():
+		return ReadLease{} // what is written depends on the time, and the own clock drifts in a soak
+	case (c.move.Write != nil || permits && !c.askedAt.IsZero()) && c.verified != c.lease.ResourceVersion:
+		// This gate may have seen less than others before somebody restored an old copy.
+		return c.list()
+	case c.move.Write != nil:
+		return WriteLease{Lease: c.lease, Before: c.state, State: *c.move.Write, Why: c.move.Why}
+	case c.askedAt.IsZero():
+		return nil
+	case !permits:
+		c.answer(out, errors.New(c.move.Why))
+		return nil
+	case c.recorded < c.epoch: // of a gate that found its turn open
+		return RecordEpoch{c.epoch}
+	}
+	c.answer(out, nil)
+	return nil
+}
+
+func (c *core) list() Request {
+	c.listedOf = c.lease.ResourceVersion
+	return ListRecords{}
+}
+
+func (c *core) look() Request {
+	look := LookAtHolder{Node: c.state.Holder}
+	if look.Node == c.config.Node {
+		look.Lock = c.gate.lock()
+	}
+	return look
+}
+
+// apiTime is the API server's.
+func (c *core) apiTime() time.Time { return c.date.Add(c.now.Sub(c.readAt)) }
+
+// overdue reports whether kured has left this node's open gate alone for too long.
+func (c *core) overdue() bool {
+	return c.state.Phase == PhaseOpen && c.state.HeldBy(c.config.Node) && c.patience.over(c.config.GrantTimeout, c.gate.Kured)
+}
+
+// decide asks Decide by what is known.
+func (c *core) decide() Move {
+	seen := Seen{Now: c.apiTime(), Holder: c.holder, Candidates: c.candidates}
+	switch {
+	case c.operator.Release != c.state.Epoch || c.operator.Release == 0:
+		c.releasedOf = 0
+	case c.releasedOf != c.operator.Release:
+		c.releasedOf, c.releasedAt = c.operator.Release, c.now
+	}
+	if c.releasedOf != 0 {
+		seen.ReleasedFor = c.now.Sub(c.releasedAt)
+	}
+	seenNow := c.last.known && c.last.epoch == c.state.Epoch
+	seen.HolderDown = seenNow && c.last.Down && c.now.Sub(c.last.at) < c.config.GrantTimeout
+	config := c.config
+	config.Soak = c.soakOf(c.operator.Overridden(seen.Now))
+	local := Local{
+		Pending: c.gate.Pending, BootedAt: c.bootedAt, Open: c.gate.Open,
+		Ready: !c.askedAt.IsZero(), NodeBlocked: c.gate.NodeBlocked,
+		NotActedOn: c.overdue() && seenNow && c.last.LockKnown && !c.last.LockNamed,
+	}
+	if !local.Ready {
+		local.ClosedFor = c.now.Sub(later(c.gate.ClosedSince, c.confirmed))
+	}
+	return Decide(config, c.state, c.operator, local, seen)
+}
+
+// lookPause spreads the looks at a holder over those who wait. Those few whom the
+// turn names share them. The others look seldom, in case those few are gone: the
+// turn does not tell how many have begun to wait since the holder was chosen.
+func (c *core) lookPause() time.Duration {
+	sharing := max(c.state.Waiting, crowd)
+	if slices.Contains(c.state.Next, c.config.Node) {
+		sharing = len(c.state.Next)
+	}
+	return time.Duration(float64(c.config.checkEvery()) * float64(sharing) * (0.5 + c.random()))
+}
+
+// lookDue reports whether the time has come to look at the holder, and sets the next
+// one. In each epoch it begins anew, spread as widely as it goes on: else all who
+// wait would look at once when a soak has ended.
+func (c *core) lookDue() bool {
+	pause := c.lookPause()
+	if c.lookOf != c.state.Epoch {
+		c.lookOf, c.lookAt = c.state.Epoch, c.now.Add(time.Duration(c.random()*float64(pause)))
+		return false
+	}
+	if c.now.Before(c.lookAt) {
+		return false
+	}
+	c.lookAt = c.now.Add(pause)
+	return true
+}
+
+// drawn reports whether this gate's moment has come to choose: those who wait
+// draw one each, so that they do not all list the records at once. The draw is
+// exponential, the steeper the more wait: the first is alone for long enough to be
+// seen by the others, however many they are.
+func (c *core) drawn() bool {
+	if c.chooseOf != c.state.Epoch || c.chooseAt.IsZero() {
+		steep := 1 + math.Log(float64(max(c.state.Waiting, crowd)))
+		moment := math.Log1p(c.random()*math.Expm1(steep)) / steep
+		c.chooseOf, c.chooseAt = c.state.Epoch, c.now.Add(time.Duration(moment*float64(min(spread, c.config.Interval))))
+	}
+	return !c.now.Before(c.chooseAt)
+}
+
+// wakeAt is when to act although nothing has happened; zero: never.
+func (c *core) wakeAt() time.Time {
+	switch {
+	case !c.updated || c.busy || c.idle():
+		return time.Time{}
+	case c.now.Before(c.pausing):
+		return c.pausing
+	case c.problem != nil:
+		return c.now.Add(seldom) // only an event can change that
+	}
+	at := c.now.Add(seldom)
+	sooner := func(other time.Time) {
+		if !other.IsZero() && other.Before(at) {
+			at = other
+		}
+	}
+	sooner(c.againAt)
+	sooner(c.chooseAt)
+	switch {
+	case c.state.Phase != PhaseOpen:
+	case c.state.Holder != c.config.Node:
+		sooner(c.lookAt)
+	case c.gate.Open: // its time adds up
+		sooner(c.now.Add(c.config.Interval))
+	}
+	return later(at, c.now.Add(50*time.Millisecond))
+}
