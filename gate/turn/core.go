@@ -3,28 +3,15 @@ package turn
 import (
 	"errors"
 	"fmt"
-	"math"
-	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 )
 
-const (
-	// spread is over how long those who wait are spread when the turn frees.
-	spread = 5 * time.Second
-	// crowd is how many are taken to wait at least, beyond those that the turn names.
-	crowd = 20
-	// firstPause and lastPause lie between attempts to reach the API server.
-	firstPause = time.Second
-	lastPause  = 30 * time.Second
-	// maxRounds is how often in a row the turn may change between its being read and
-	// its being written.
-	maxRounds = 5
-	// seldom is when to look again where only an event can change anything.
-	seldom = time.Hour
-)
+// maxRounds is how often in a row the turn may change between its being read and its
+// being written.
+const maxRounds = 5
 
 // ErrMissing is why the turn is not known where nobody has made its Lease.
 var ErrMissing = fmt.Errorf("the turn's Lease %s does not exist: make it as docs/turn.md says", LeaseName)
@@ -124,6 +111,9 @@ func (c *core) step(now time.Time, e Event) Effects {
 	var out Effects
 	c.take(e, &out)
 	c.patience.count(now, c.state, c.gate)
+	if c.problem == nil {
+		c.decide() // also while a request is under way: a halt waits for nobody
+	}
 	if c.updated && !c.busy {
 		out.Request = c.next(&out)
 		c.busy = out.Request != nil
@@ -155,8 +145,8 @@ func (c *core) take(e Event, out *Effects) {
 		c.tiered = c.tiered && c.gate.Pending
 	case Asked:
 		c.askedAt = c.now
-	case Unasked: // it may have been granted in the same moment
-		c.askedAt, c.confirmed = time.Time{}, c.now
+	case Unasked:
+		c.askedAt = time.Time{}
 	case Woken:
 		c.rounds = 0
 	case Heard:
@@ -301,11 +291,13 @@ func (c *core) onWrote(e Wrote, out *Effects) {
 	case e.Err != nil:
 		// It may have been written all the same: only a look can tell.
 		c.failed(fmt.Errorf("writing the turn: %w", e.Err), out)
-	case c.lease != nil && older(e.Lease, c.lease): // and what followed it was heard of already
 	default:
 		c.rounds = 0
-		c.know(e.Lease, nil)
-		c.verified, c.owed = e.Lease.ResourceVersion, c.state.Epoch
+		if c.lease == nil || !older(e.Lease, c.lease) { // else what followed was heard of already
+			c.know(e.Lease, nil)
+			c.verified = e.Lease.ResourceVersion
+		}
+		c.owed = max(c.owed, e.Epoch)
 	}
 }
 
@@ -356,193 +348,4 @@ func (c *core) answer(out *Effects, refusal error) {
 // concerned reports whether the node waits or has the turn, for all that is known.
 func (c *core) concerned() bool {
 	return c.view().Concerns(c.config.Node, c.gate.Pending)
-}
-
-// idle reports whether the gate has nothing to do with the turn.
-func (c *core) idle() bool {
-	return c.askedAt.IsZero() && !c.readAt.IsZero() && !c.concerned()
-}
-
-// next returns the request that is wanted now, if any.
-func (c *core) next(out *Effects) Request {
-	asked := !c.askedAt.IsZero()
-	switch {
-	case c.idle(): // asks nothing, and reads before it believes anything again
-		c.follow, c.stale = "", true
-		if c.problem == nil {
-			c.move = c.decide()
-		}
-		return nil
-	case !asked && c.now.Before(c.pausing):
-		return nil
-	case !c.recalled:
-		return RecallRecord{}
-	case c.stale, c.follow == "" && c.concerned(), asked && c.asOf.Before(c.askedAt):
-		return ReadLease{}
-	case c.problem != nil:
-		c.answer(out, c.problem)
-		return nil
-	case c.gate.Pending && !c.tiered:
-		c.move = c.decide() // which is told, and nothing follows from it yet
-		return FindTier{}
-	case c.recorded < c.owed:
-		return RecordEpoch{c.owed}
-	}
-	return c.act(out)
-}
-
-// act decides, and returns what must be observed or written for that. Where
-// nothing must it answers whether the gate may open.
-func (c *core) act(out *Effects) Request {
-	mine := c.state.HeldBy(c.config.Node)
-	if c.overdue() && (c.last.epoch != c.state.Epoch || c.now.Sub(c.last.at) > c.config.checkEvery()) {
-		return c.look()
-	}
-	c.move, c.againAt = c.decide(), time.Time{}
-	if c.move.Again > 0 {
-		c.againAt = c.now.Add(c.move.Again)
-	}
-	switch {
-	case c.move.Need == NeedHolder && c.holder == nil && (mine || c.lookDue()):
-		return c.look()
-	case c.move.Need == NeedCandidates && c.candidates == nil && (mine || c.drawn()):
-		return c.list()
-	case c.move.Need != NeedCandidates && c.move.Write == nil:
-		c.chooseAt = time.Time{}
-	}
-	permits := c.move.Permit && c.state.Phase == PhaseOpen && c.state.Holder == c.config.Node && c.state.BootID == c.config.BootID
-	switch {
-	case c.move.Write != nil && c.now.Sub(c.readAt) >= c.config.timeout():
-		return ReadLease{} // what is written depends on the time, and the own clock drifts in a soak
-	case (c.move.Write != nil || permits && !c.askedAt.IsZero()) && c.verified != c.lease.ResourceVersion:
-		// This gate may have seen less than others before somebody restored an old copy.
-		return c.list()
-	case c.move.Write != nil:
-		return WriteLease{Lease: c.lease, Before: c.state, State: *c.move.Write, Why: c.move.Why}
-	case c.askedAt.IsZero():
-		return nil
-	case !permits:
-		c.answer(out, errors.New(c.move.Why))
-		return nil
-	case c.recorded < c.epoch: // of a gate that found its turn open
-		return RecordEpoch{c.epoch}
-	}
-	c.answer(out, nil)
-	return nil
-}
-
-func (c *core) list() Request {
-	c.listedOf = c.lease.ResourceVersion
-	return ListRecords{}
-}
-
-func (c *core) look() Request {
-	look := LookAtHolder{Node: c.state.Holder}
-	if look.Node == c.config.Node {
-		look.Lock = c.gate.lock()
-	}
-	return look
-}
-
-// apiTime is the API server's.
-func (c *core) apiTime() time.Time { return c.date.Add(c.now.Sub(c.readAt)) }
-
-// overdue reports whether kured has left this node's open gate alone for too long.
-func (c *core) overdue() bool {
-	return c.state.Phase == PhaseOpen && c.state.HeldBy(c.config.Node) && c.patience.over(c.config.GrantTimeout, c.gate.Kured)
-}
-
-// decide asks Decide by what is known.
-func (c *core) decide() Move {
-	seen := Seen{Now: c.apiTime(), Holder: c.holder, Candidates: c.candidates}
-	switch {
-	case c.operator.Release != c.state.Epoch || c.operator.Release == 0:
-		c.releasedOf = 0
-	case c.releasedOf != c.operator.Release:
-		c.releasedOf, c.releasedAt = c.operator.Release, c.now
-	}
-	if c.releasedOf != 0 {
-		seen.ReleasedFor = c.now.Sub(c.releasedAt)
-	}
-	seenNow := c.last.known && c.last.epoch == c.state.Epoch
-	seen.HolderDown = seenNow && c.last.Down && c.now.Sub(c.last.at) < c.config.GrantTimeout
-	config := c.config
-	config.Soak = c.soakOf(c.operator.Overridden(seen.Now))
-	local := Local{
-		Pending: c.gate.Pending, BootedAt: c.bootedAt, Open: c.gate.Open,
-		Ready: !c.askedAt.IsZero(), NodeBlocked: c.gate.NodeBlocked,
-		NotActedOn: c.overdue() && seenNow && c.last.LockKnown && !c.last.LockNamed,
-	}
-	if !local.Ready {
-		local.ClosedFor = c.now.Sub(later(c.gate.ClosedSince, c.confirmed))
-	}
-	return Decide(config, c.state, c.operator, local, seen)
-}
-
-// lookPause spreads the looks at a holder over those who wait. Those few whom the
-// turn names share them. The others look seldom, in case those few are gone: the
-// turn does not tell how many have begun to wait since the holder was chosen.
-func (c *core) lookPause() time.Duration {
-	sharing := max(c.state.Waiting, crowd)
-	if slices.Contains(c.state.Next, c.config.Node) {
-		sharing = len(c.state.Next)
-	}
-	return time.Duration(float64(c.config.checkEvery()) * float64(sharing) * (0.5 + c.random()))
-}
-
-// lookDue reports whether the time has come to look at the holder, and sets the next
-// one. In each epoch it begins anew, spread as widely as it goes on: else all who
-// wait would look at once when a soak has ended.
-func (c *core) lookDue() bool {
-	pause := c.lookPause()
-	if c.lookOf != c.state.Epoch {
-		c.lookOf, c.lookAt = c.state.Epoch, c.now.Add(time.Duration(c.random()*float64(pause)))
-		return false
-	}
-	if c.now.Before(c.lookAt) {
-		return false
-	}
-	c.lookAt = c.now.Add(pause)
-	return true
-}
-
-// drawn reports whether this gate's moment has come to choose: those who wait
-// draw one each, so that they do not all list the records at once. The draw is
-// exponential, the steeper the more wait: the first is alone for long enough to be
-// seen by the others, however many they are.
-func (c *core) drawn() bool {
-	if c.chooseOf != c.state.Epoch || c.chooseAt.IsZero() {
-		steep := 1 + math.Log(float64(max(c.state.Waiting, crowd)))
-		moment := math.Log1p(c.random()*math.Expm1(steep)) / steep
-		c.chooseOf, c.chooseAt = c.state.Epoch, c.now.Add(time.Duration(moment*float64(min(spread, c.config.Interval))))
-	}
-	return !c.now.Before(c.chooseAt)
-}
-
-// wakeAt is when to act although nothing has happened; zero: never.
-func (c *core) wakeAt() time.Time {
-	switch {
-	case !c.updated || c.busy || c.idle():
-		return time.Time{}
-	case c.now.Before(c.pausing):
-		return c.pausing
-	case c.problem != nil:
-		return c.now.Add(seldom) // only an event can change that
-	}
-	at := c.now.Add(seldom)
-	sooner := func(other time.Time) {
-		if !other.IsZero() && other.Before(at) {
-			at = other
-		}
-	}
-	sooner(c.againAt)
-	sooner(c.chooseAt)
-	switch {
-	case c.state.Phase != PhaseOpen:
-	case c.state.Holder != c.config.Node:
-		sooner(c.lookAt)
-	case c.gate.Open: // its time adds up
-		sooner(c.now.Add(c.config.Interval))
-	}
-	return later(at, c.now.Add(50*time.Millisecond))
 }

@@ -336,5 +336,5 @@ func (t *Turn) write(ctx context.Context, w WriteLease) Event {
 	if err == nil {
 		t.Log.Info("the turn: "+w.Why, "phase", string(w.State.Phase), "holder", w.State.Holder, "epoch", w.State.Epoch, "previousPhase", string(w.Before.Phase), "previousHolder", w.Before.Holder)
 	}
-	return Wrote{written, apierrors.IsConflict(err), err}
+	return Wrote{written, w.State.Epoch, apierrors.IsConflict(err), err}
 }

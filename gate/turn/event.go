@@ -57,9 +57,11 @@ type (
 		Candidates []Candidate
 		Err        error
 	}
-	// Wrote answers WriteLease. Conflict: somebody else has written meanwhile.
+	// Wrote answers WriteLease: Epoch was written. Conflict: somebody else has written
+	// meanwhile.
 	Wrote struct {
 		Lease    *coordinationv1.Lease
+		Epoch    int64
 		Conflict bool
 		Err      error
 	}

@@ -6,8 +6,9 @@
 //
 // In file order: the Lease (state.go), what people write in it (operator.go), who is
 // next (order.go), the protocol as a pure function (decide.go), for how long kured may
-// leave an open gate alone (patience.go), the core, which remembers and paces and knows
-// no API server (core.go, and what it is told and wants in event.go), and the driver
+// leave an open gate alone (patience.go), the core, which knows no API server: what it is
+// told and wants (event.go), what it remembers (core.go), what it does next (act.go) and
+// when (pace.go); and the driver
 // around it (driver.go), which asks the API server (observe.go, lock.go) and tells the
 // gate (view.go).
 package turn

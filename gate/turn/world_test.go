@@ -68,6 +68,9 @@ type gate struct {
 	fault   fault
 	said    Gate    // what the core was told last
 	request Request // nil: none is under way
+	reply   Event   // to it, on its way; nil: it was not carried out yet
+	wroteAs int64   // the epoch that it wrote last, for all that it knows
+	readAt  time.Time
 	follow  string
 	seen    int // of the history
 	wakeAt  time.Time
@@ -77,7 +80,8 @@ type gate struct {
 	until       time.Time // when the link dangles, come what may
 	closedSince time.Time
 	blocked     time.Time // since when only the node's own steps hold it back
-	asked       time.Time // when the evaluation began that asks whether the gate may open
+	asked       time.Time // when the evaluation began that asks whether the gate may open,
+	askedAt     time.Time // and when it asked
 	permitted   time.Time // when the one began that may open it
 	evaluateAt  time.Time
 	wrote       string // the record tells
@@ -301,6 +305,9 @@ func (g *gate) write(r WriteLease) Event {
 	if err != nil || after.Epoch != before.Epoch+1 {
 		w.fatalf("%s writes epoch %d after %d: %v", g.n.name, after.Epoch, before.Epoch, err)
 	}
+	if recorded := recordedEpoch(w.records[g.n.name]); recorded < g.wroteAs {
+		w.fatalf("%s writes again, and what it wrote last, epoch %d, is not in its record (%d)", g.n.name, g.wroteAs, recorded)
+	}
 	for name, r := range w.records {
 		if recordedEpoch(r) > before.Epoch {
 			w.fatalf("%s writes on top of an old copy: %s has seen %d, and it is %d", g.n.name, name, recordedEpoch(r), before.Epoch)
@@ -315,7 +322,7 @@ func (g *gate) write(r WriteLease) Event {
 	}
 	w.put(lease)
 	w.log("%s writes %+v", g.n.name, after)
-	return Wrote{Lease: w.lease.DeepCopy()}
+	return Wrote{Lease: w.lease.DeepCopy(), Epoch: after.Epoch}
 }
 
 // start starts the node's gate.
@@ -403,9 +410,12 @@ func (g *gate) run() {
 	case g.changed() && (r == nil || g.n.w.rand.IntN(2) == 0):
 		g.said = g.is()
 		g.step(Updated{g.said})
+	case r != nil && g.reply == nil:
+		g.reply = g.carryOut(r)
 	case r != nil:
-		g.request = nil
-		g.step(g.carryOut(r))
+		reply := g.reply
+		g.request, g.reply = nil, nil
+		g.step(reply)
 	default:
 		g.step(Woken{})
 	}
@@ -416,6 +426,16 @@ func (g *gate) run() {
 func (g *gate) step(e Event) {
 	w := g.n.w
 	busy := g.request != nil
+	switch e := e.(type) {
+	case Wrote:
+		if e.Err == nil {
+			g.wroteAs = e.Epoch
+		}
+	case Read:
+		if e.Err == nil {
+			g.readAt = e.Asked
+		}
+	}
 	effects := g.core.step(w.clock, e)
 	if w.hears != nil {
 		w.hears(g, e, effects)
@@ -434,6 +454,12 @@ func (g *gate) step(e Event) {
 	g.wakeAt = effects.WakeAt
 	g.hear(g.core.view())
 	if a := effects.Answer; a != nil && !g.asked.IsZero() {
+		switch {
+		case a.Permitted && g.readAt.Before(g.askedAt):
+			w.fatalf("%s may open by a turn that was read at %s, and asked at %s", g.n.name, g.readAt, g.askedAt)
+		case a.Permitted && recordedEpoch(w.records[g.n.name]) < g.core.epoch:
+			w.fatalf("%s may open, and epoch %d is not in its record", g.n.name, g.core.epoch)
+		}
 		if a.Permitted {
 			g.permitted = g.asked
 		} else if g.open {
@@ -475,7 +501,7 @@ func (g *gate) evaluate(passes, node bool, ago time.Duration) {
 	switch {
 	case passes:
 		g.blocked = time.Time{}
-		g.asked = now.Add(-ago)
+		g.asked, g.askedAt = now.Add(-ago), now
 		g.step(Asked{})
 	case node && g.blocked.IsZero():
 		g.blocked = now
