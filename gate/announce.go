@@ -56,7 +56,7 @@ func (a *announcer) shout(now time.Time, err error, count int) {
 		a.shouting, a.shouts = now, 0
 	}
 	if a.shouts++; a.shouts <= maxShouts {
-		a.log.Error("the gated sentinel was tampered with, and the gate is closed", "error", err, "count", count)
+		a.log.Error("somebody tampered with the gated sentinel; the gate is closed", "error", err, "count", count)
 	}
 }
 
@@ -95,14 +95,14 @@ func closedBy(d Decision) string {
 	if len(blocking) == 0 {
 		return "closed: there is no step that could hold the reboot back" + softly(d)
 	}
-	return fmt.Sprintf("closed: %d of %d steps hold the reboot back: %s", len(blocking), len(d.Outcomes), blocking.Reasons()) + softly(d)
+	return fmt.Sprintf("closed: blocked by %d of %s: %s", len(blocking), Count(len(d.Outcomes), "step"), blocking.Reasons()) + softly(d)
 }
 
 // softly names the steps that do not pass and hold nothing back, if there are any.
 func softly(d Decision) string {
 	text := ""
 	if soft := d.Soft(); len(soft) > 0 {
-		text += "; soft, and so not counted: " + soft.Reasons()
+		text += "; soft, not counted: " + soft.Reasons()
 	}
 	for _, o := range d.Overridden() {
 		text += fmt.Sprintf("; OVERRIDDEN: %s (%s), because: %s", o.Name, o.Reason, o.Override)

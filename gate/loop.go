@@ -96,7 +96,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			err := l.Gated.Close()
-			l.Log.Info("the gate stops and is closed", "previous", l.state)
+			l.Log.Info("the gate stops, closed", "previous", l.state)
 			return err
 		case <-wake.C:
 		case <-l.Changed:
@@ -201,7 +201,7 @@ func (l *Loop) look(now time.Time) {
 	case raw.Problem != nil:
 		if first || was.Problem == nil || was.Problem.Error() != raw.Problem.Error() {
 			l.evaluations.forget()
-			l.close("closed: it cannot be told whether a reboot is pending: " + raw.Problem.Error())
+			l.close("closed: cannot tell whether a reboot is pending: " + raw.Problem.Error())
 		}
 	default:
 		if first || was.Pending || was.Problem != nil {
@@ -241,7 +241,7 @@ func (l *Loop) onTurn(v turn.View) {
 		l.startOver(now, "closed: "+v.Why())
 	case l.raw.Pending && !evaluated:
 		l.evaluations.soon(now)
-		l.close("closed: the turn is this node's, and the first evaluation is under way")
+		l.close("closed: this node has the turn; the first evaluation is under way")
 	case l.raw.Pending && !maps.Equal(overrides, v.Operator.Overrides):
 		// The next evaluation may be hours away.
 		l.startOver(now, "closed: overrides changed; re-evaluating all steps")
@@ -332,7 +332,7 @@ func (l *Loop) permit(ctx context.Context, x *evaluation) {
 	if l.state == Open {
 		if err := l.Gated.Extend(until); err != nil {
 			l.close("closed: " + err.Error())
-			l.Log.Error("the open gate could not be extended, and is closed", "error", err)
+			l.Log.Error("the open gate could not be extended; it is closed", "error", err)
 			return
 		}
 		l.become(Open, l.announcer.status.Why)
@@ -345,7 +345,7 @@ func (l *Loop) permit(ctx context.Context, x *evaluation) {
 		l.lookAt = time.Now()
 		l.close("closed: " + err.Error())
 		if ctx.Err() == nil {
-			l.Log.Warn("the gate was not opened, although every step passes", "error", err)
+			l.Log.Warn("every step passes, but the gate could not be opened", "error", err)
 		}
 		return
 	}
@@ -367,7 +367,7 @@ func (l *Loop) permitted(ctx context.Context) error {
 		return errors.New("the raw sentinel is gone")
 	}
 	if l.Turn != nil && !l.Turn.Permits() {
-		return errors.New("the turn does not permit it any more")
+		return errors.New("the turn no longer permits it")
 	}
 	return l.Gated.Misplaced()
 }

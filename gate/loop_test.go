@@ -502,7 +502,7 @@ func TestLogIsQuietButNeverSilent(t *testing.T) {
 			if err := json.Unmarshal([]byte(line), &fields); err != nil {
 				t.Fatal(err)
 			}
-			if strings.Contains(fields["msg"].(string), "1 of 1 steps") {
+			if strings.Contains(fields["msg"].(string), "blocked by 1 of 1 step:") {
 				reminders++
 				last = fields
 			}

@@ -306,6 +306,6 @@ func checkConfig(f flags, stdout io.Writer) error {
 	if err != nil {
 		return unusable{err}
 	}
-	fmt.Fprintf(stdout, "%s is a valid %s with %d checks (hash %s)\n", f.config, kind, len(c.steps), c.hash)
+	fmt.Fprintf(stdout, "%s is a valid %s with %s (hash %s)\n", f.config, kind, gate.Count(len(c.steps), "check"), c.hash)
 	return nil
 }

@@ -57,7 +57,7 @@ func daemon(ctx context.Context, f flags, stdout io.Writer) error {
 }
 
 func fatal(log *slog.Logger, err error) error {
-	log.Error("the gate cannot run, and is closed", "error", err)
+	log.Error("the gate cannot run; it is closed", "error", err)
 	return told{err}
 }
 
@@ -128,7 +128,7 @@ func warn(log *slog.Logger, c *configuration, gated *gate.Gated) {
 		log.Warn("the gated sentinel is on a file system that outlives a reboot: put it on a tmpfs, such as /run; a plain file left there would reboot the node again and again", "gated", c.Sentinel.Gated)
 	}
 	if c.Sentinel.Mode == gate.ModeTether && !tether.SeesKernelThreads() {
-		log.Warn("no kernel threads in /proc: this is not the machine's own pid namespace. Where the node is itself a container that is as it should be; otherwise kured cannot see the gate's threads: set hostPID: true for the pod")
+		log.Warn("no kernel threads in /proc: this is not the machine's own pid namespace. That is expected where the node itself is a container; otherwise kured cannot see the gate's threads: set hostPID: true for the pod")
 	}
 	if c.Sentinel.Mode == gate.ModeFile {
 		log.Warn("sentinel.mode is file: a gate that is killed or hangs leaves the gated sentinel behind, and kured will act on it", "gated", c.Sentinel.Gated)
@@ -161,7 +161,7 @@ func endpoints(registry *prometheus.Registry, loop *gate.Loop, looked *atomic.Bo
 		_, _ = io.WriteString(w, "ok\n")
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, loop.Alive(), "the loop has not come around for too long")
+		answer(w, loop.Alive(), "the gate's loop is stuck")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !looked.Load() {

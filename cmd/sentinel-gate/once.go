@@ -88,7 +88,7 @@ func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw
 		fmt.Fprintf(w, "raw sentinel:  a reboot is pending since %s%s\n", raw.Since.UTC().Format(time.RFC3339), forPackages(raw.Packages))
 	}
 	if blocking := d.Blocking(); len(blocking) > 0 {
-		fmt.Fprintf(w, "steps:         %d of %d hold the gate closed: %s\n", len(blocking), len(d.Outcomes), strings.Join(blocking.Names(), ", "))
+		fmt.Fprintf(w, "steps:         blocked by %d of %d: %s\n", len(blocking), len(d.Outcomes), strings.Join(blocking.Names(), ", "))
 		if wait := d.RetryAfter(); wait > 0 {
 			fmt.Fprintf(w, "               not before %s\n", d.Began.Add(wait).UTC().Format(time.RFC3339))
 		}
@@ -113,14 +113,14 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 	ctx, reading := clock.Read(ctx)
 	lease, err := c.cluster.Leases().Get(ctx, turn.LeaseName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return []string{fmt.Sprintf("unknown, and so closed: %v", turn.ErrMissing)}, nil
+		return []string{fmt.Sprintf("unknown, so the gate is closed: %v", turn.ErrMissing)}, nil
 	}
 	if err != nil {
-		return []string{fmt.Sprintf("unknown, and so closed: reading the turn: %v", err)}, nil
+		return []string{fmt.Sprintf("unknown, so the gate is closed: reading the turn: %v", err)}, nil
 	}
 	now, err := reading.Now()
 	if err != nil {
-		return []string{fmt.Sprintf("unknown, and so closed: %v", err)}, nil
+		return []string{fmt.Sprintf("unknown, so the gate is closed: %v", err)}, nil
 	}
 	o := turn.ParseOperator(lease)
 	for _, problem := range o.Problems {
@@ -134,11 +134,11 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 		stands = append(stands, "this node is held: "+reason)
 	}
 	if o.Halted {
-		stands = append([]string{"HALTED, and so closed everywhere: " + o.HaltReason}, stands...)
+		stands = append([]string{"HALTED, every gate is closed: " + o.HaltReason}, stands...)
 	}
 	state, err := turn.Parse(lease)
 	if err != nil {
-		return append([]string{fmt.Sprintf("unknown, and so closed: %v", err)}, stands...), o.Overridden(now)
+		return append([]string{fmt.Sprintf("unknown, so the gate is closed: %v", err)}, stands...), o.Overridden(now)
 	}
 	first := fmt.Sprintf("%s, epoch %d", turn.View{State: state}, state.Epoch)
 	if !state.Since.IsZero() {
@@ -147,23 +147,26 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 	stands = append([]string{first}, stands...)
 	nodes, err := turn.List(ctx, c.cluster.Leases())
 	if err != nil {
-		return append(stands, fmt.Sprintf("who waits is not known: %v", err)), o.Overridden(now)
+		return append(stands, fmt.Sprintf("cannot tell which nodes wait: %v", err)), o.Overridden(now)
 	}
 	if err := state.SetBack(nodes); err != nil {
-		return append([]string{fmt.Sprintf("unknown, and so closed: %v", err)}, stands...), o.Overridden(now)
+		return append([]string{fmt.Sprintf("unknown, so the gate is closed: %v", err)}, stands...), o.Overridden(now)
 	}
 	ranked := turn.Rank(nodes)
 	stands = append(stands, waits(ranked, f.nodeName))
 	soak := c.soak(o.Overridden(now))
 	if need := time.Duration(len(ranked)) * soak; c.Turn.Deadline > 0 && need > time.Duration(c.Turn.Deadline) {
-		stands = append(stands, fmt.Sprintf("the deadline of %s CANNOT BE MET: %d nodes wait, and a soak of %s each takes %s", c.Turn.Deadline, len(ranked), model.Duration(soak), model.Duration(need)))
+		stands = append(stands, fmt.Sprintf("the deadline of %s CANNOT BE MET: %s to reboot, and a soak of %s each takes %s", c.Turn.Deadline, gate.Count(len(ranked), "node"), model.Duration(soak), model.Duration(need)))
 	}
 	return stands, o.Overridden(now)
 }
 
 // waits says how many nodes wait, and who is ahead of this one.
 func waits(ranked []turn.Candidate, node string) string {
-	text := fmt.Sprintf("%d nodes wait for a reboot", len(ranked))
+	text := gate.Count(len(ranked), "node") + " wait for a reboot"
+	if len(ranked) == 1 {
+		text = "1 node waits for a reboot"
+	}
 	here := slices.IndexFunc(ranked, func(c turn.Candidate) bool { return c.Node == node })
 	switch here {
 	case -1:

@@ -181,7 +181,7 @@ cni    podsReady   FAIL     PodsMissing        0.000s  1 pods are missing or not
 soak   readySoak   UNKNOWN  RebootNotRecorded  0.000s  of 3 nodes, it is not known when these last rebooted: n3 (rebooted, and its gate has not come back)
 
 raw sentinel:  a reboot is pending since TIME, for libc6, linux-base
-steps:         3 of 3 hold the gate closed: nodes, cni, soak
+steps:         blocked by 3 of 3: nodes, cni, soak
 stabilize:     the gate opens after every step has passed for 1m
 kured:         NoKured: no kured runs on this node: nobody looks at the gated sentinel
 turn:          free, epoch 0, since TIME
@@ -219,7 +219,7 @@ func TestOnceTellsTheTurn(t *testing.T) {
 	}
 	wantOutput(t, "turn", turnOf(), `open n2, epoch 7, since TIME
                3 nodes wait for a reboot; ahead of this one: n2, n3
-               the deadline of 2d CANNOT BE MET: 3 nodes wait, and a soak of 1d each takes 3d
+               the deadline of 2d CANNOT BE MET: 3 nodes to reboot, and a soak of 1d each takes 3d
 `)
 
 	annotate(turn.LeaseName, turn.HaltKey, "INC-1234")
@@ -227,7 +227,7 @@ func TestOnceTellsTheTurn(t *testing.T) {
 	annotate(turn.LeaseName, turn.OverridePrefix+"soak", now.Add(time.Hour).UTC().Format(time.RFC3339)+" CVE-2026-1")
 	annotate(turn.LeaseName, turn.OverridePrefix+"cni", "for ever")
 	wantOutput(t, "turn", turnOf(), `open n2, epoch 7, since TIME
-               HALTED, and so closed everywhere: INC-1234
+               HALTED, every gate is closed: INC-1234
                ignored: override.sentinel-gate.io/cni is "for ever": want a time and a reason, such as "TIME CVE-2026-1"
                step soak is overridden until TIME: CVE-2026-1
                this node is held: (no reason given)
@@ -240,14 +240,14 @@ func TestOnceTellsTheTurn(t *testing.T) {
 
 	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.PhaseFree, Since: now}))
 	annotate("n3", "sentinel-gate.io/turn-epoch-seen", "9")
-	wantOutput(t, "turn", turnOf(), `unknown, and so closed: the turn's epoch 7 is older than 9, which n3 has seen: its Lease was set back; see docs/turn.md
+	wantOutput(t, "turn", turnOf(), `unknown, so the gate is closed: the turn's epoch 7 is older than 9, which n3 has seen: an old copy of the Lease was restored; see docs/turn.md
                free, epoch 7, since TIME
 `)
 	annotate(turn.LeaseName, "sentinel-gate.io/turn-holder", "n1")
-	wantOutput(t, "turn", turnOf(), `unknown, and so closed: the turn (Lease sentinel-gate/sentinel-gate-turn) cannot be read: it was changed by hand: its seal does not fit
+	wantOutput(t, "turn", turnOf(), `unknown, so the gate is closed: the turn (Lease sentinel-gate/sentinel-gate-turn) cannot be read: it was changed by hand: its seal does not fit
 `)
 	w.must(leases.Delete(w.ctx, turn.LeaseName, metav1.DeleteOptions{}))
-	wantOutput(t, "turn", turnOf(), `unknown, and so closed: the turn's Lease sentinel-gate-turn does not exist: make it as docs/turn.md says
+	wantOutput(t, "turn", turnOf(), `unknown, so the gate is closed: the turn's Lease sentinel-gate-turn does not exist: create it as docs/turn.md describes
 `)
 }
 
@@ -270,7 +270,7 @@ cni    podsReady   PASS     PodsReady   0.000s  all 3 pods are Running and Ready
 soak   readySoak   FAIL     Soaking     0.000s  node n2 became Ready=True 0s ago; quiet for 1d at TIME
 
 raw sentinel:  raw sentinel DIR/reboot-required is not a regular file but d---------: remove it
-steps:         1 of 3 hold the gate closed: soak
+steps:         blocked by 1 of 3: soak
                not before TIME
 stabilize:     the gate opens after every step has passed for 1m
 kured:         NoKured: no kured runs on this node: nobody looks at the gated sentinel

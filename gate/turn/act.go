@@ -57,6 +57,7 @@ func (c *core) act(out *Effects) Request {
 		// This gate may have seen less than others before somebody restored an old copy.
 		return c.list()
 	case c.move.Write != nil:
+		c.writing = true
 		return WriteLease{Lease: c.lease, Before: c.state, State: *c.move.Write, Why: c.move.Why}
 	case c.askedAt.IsZero():
 		return nil
@@ -115,7 +116,11 @@ func (c *core) decide() {
 	if !local.Ready {
 		local.ClosedFor = c.now.Sub(later(c.gate.ClosedSince, c.confirmed))
 	}
+	before := c.move
 	c.move, c.againAt = Decide(config, c.state, c.operator, local, seen), time.Time{}
+	if c.writing || c.recorded < c.owed { // nothing follows from what is written before that is on record
+		c.move.Evaluate, c.move.Permit = c.move.Evaluate && before.Evaluate, c.move.Permit && before.Permit
+	}
 	if c.move.Again > 0 {
 		c.againAt = c.now.Add(c.move.Again)
 	}

@@ -14,11 +14,11 @@ import (
 const maxRounds = 5
 
 // ErrMissing is why the turn is not known where nobody has made its Lease.
-var ErrMissing = fmt.Errorf("the turn's Lease %s does not exist: make it as docs/turn.md says", LeaseName)
+var ErrMissing = fmt.Errorf("the turn's Lease %s does not exist: create it as docs/turn.md describes", LeaseName)
 
 var (
-	errUnread  = errors.New("the turn was not read yet")
-	errDeleted = errors.New("the turn's Lease was deleted: make it again as docs/turn.md says")
+	errUnread  = errors.New("the turn has not been read yet")
+	errDeleted = errors.New("the turn's Lease was deleted: create it again as docs/turn.md describes")
 	errBusy    = errors.New("the turn changes faster than it can be followed")
 )
 
@@ -89,7 +89,8 @@ type core struct {
 	askedAt   time.Time // zero: nobody asks
 	confirmed time.Time // when it was granted last
 
-	busy bool // a request is under way
+	busy    bool // a request is under way,
+	writing bool // to write the Lease
 }
 
 // sighting is what was seen of a holder, and when.
@@ -282,6 +283,7 @@ func (c *core) onListed(e Listed, out *Effects) {
 }
 
 func (c *core) onWrote(e Wrote, out *Effects) {
+	c.writing = false
 	switch {
 	case e.Conflict: // another was quicker
 		c.stale = true
@@ -317,7 +319,7 @@ func (c *core) know(lease *coordinationv1.Lease, problem error) {
 		return
 	}
 	if state.Epoch < c.epoch {
-		c.problem = fmt.Errorf("the turn's epoch is %d, and %d was seen already: its Lease was set back or made anew; see docs/turn.md", state.Epoch, c.epoch)
+		c.problem = fmt.Errorf("the turn's epoch is %d, but %d was already seen: an old copy of the Lease was restored, or it was created again; see docs/turn.md", state.Epoch, c.epoch)
 		return
 	}
 	c.state, c.epoch = state, state.Epoch

@@ -94,7 +94,7 @@ const (
 type Move struct {
 	// Write is what is to be written in the place of the state, if anything.
 	Write *State
-	// Evaluate: the turn is this node's, and its steps are to be asked.
+	// Evaluate: this node has the turn, and its steps are to be asked.
 	Evaluate bool
 	// Permit: the gated sentinel may resolve, if the steps pass.
 	Permit bool
@@ -123,18 +123,18 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 	mine := s.HeldBy(c.Node)
 	switch {
 	case s.Phase == PhaseUnwritten && l.Pending:
-		return Move{Write: &State{Phase: PhaseSoaking, RebootedAt: seen.Now}, Why: "nobody knows what was before the turn's Lease was made, so a soak begins"}
+		return Move{Write: &State{Phase: PhaseSoaking, RebootedAt: seen.Now}, Why: "the turn's Lease is new, so earlier reboots are unknown; a soak begins"}
 	case s.Phase == PhaseUnwritten:
-		return Move{Why: "the turn was never used"}
+		return Move{Why: "the turn has never been used"}
 	case mine && s.BootID != c.BootID:
-		return Move{Write: rebooted(c, s, l.BootedAt, seen.Now), Why: "this node has rebooted, and its soak begins"}
+		return Move{Write: rebooted(c, s, l.BootedAt, seen.Now), Why: "this node has rebooted; its soak begins"}
 	case o.Halted:
 		return Move{Why: "halted: " + o.HaltReason, Loud: true}
 	case (s.Phase == PhaseGranted || s.Phase == PhaseOpen) && o.Release == s.Epoch:
 		if wait := c.gone() - seen.ReleasedFor; wait > 0 {
 			return Move{Why: fmt.Sprintf("%s was released from its turn; it counts as rebooted in %s", s.Holder, wait.Round(time.Second)), Again: wait}
 		}
-		return Move{Write: rebooted(c, s, time.Time{}, seen.Now), Why: s.Holder + " was released from its turn, and a soak begins"}
+		return Move{Write: rebooted(c, s, time.Time{}, seen.Now), Why: s.Holder + " was released from its turn; a soak begins"}
 	}
 	switch s.Phase {
 	case PhaseGranted:
@@ -150,11 +150,11 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 	case PhaseSoaking:
 		over := later(s.RebootedAt.Add(c.Soak), s.Since.Add(c.gone()))
 		if wait := over.Sub(seen.Now); wait > 0 {
-			after := "after " + s.Holder + " rebooted"
+			why := s.Holder + " rebooted"
 			if s.Holder == "" {
-				after = "for nobody knows what was before the turn's Lease was made"
+				why = "the turn's Lease is new, so earlier reboots are unknown"
 			}
-			return Move{Why: fmt.Sprintf("soaking until %s, %s", text(over), after), Again: wait}
+			return Move{Why: fmt.Sprintf("soaking until %s: %s", text(over), why), Again: wait}
 		}
 		return grant(c, s, o, l, seen, "", "the soak is over")
 	default:
@@ -190,7 +190,7 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 	}
 	handsOn := s.Phase == PhaseGranted || s.Phase == PhaseOpen
 	if reason, held := o.Held(c.Node); held && !handsOn { // those who are not choose
-		return Move{Why: why + ", and this node is held: " + reason}
+		return Move{Why: why + ", but this node is held: " + reason}
 	}
 	if seen.Candidates == nil {
 		return Move{Need: NeedCandidates, Why: why}
@@ -205,9 +205,9 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 	}
 	if !found {
 		if !handsOn {
-			return Move{Why: why + ", and this node's record does not say yet that it waits", Again: min(c.Interval, 5*time.Second)}
+			return Move{Why: why + ", but this node's record does not say yet that it waits", Again: min(c.Interval, 5*time.Second)}
 		}
-		return Move{Write: &State{Phase: PhaseFree, Holder: after, NotActedOn: notActedOn}, Why: "nobody waits, and the turn becomes free"}
+		return Move{Write: &State{Phase: PhaseFree, Holder: after, NotActedOn: notActedOn}, Why: "no node waits; the turn becomes free"}
 	}
 	next := waiting
 	if len(next) > nextNames {
@@ -224,7 +224,7 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 func (s State) SetBack(nodes []Candidate) error {
 	for _, n := range nodes {
 		if n.Epoch > s.Epoch {
-			return fmt.Errorf("the turn's epoch %d is older than %d, which %s has seen: its Lease was set back; see docs/turn.md", s.Epoch, n.Epoch, n.Node)
+			return fmt.Errorf("the turn's epoch %d is older than %d, which %s has seen: an old copy of the Lease was restored; see docs/turn.md", s.Epoch, n.Epoch, n.Node)
 		}
 	}
 	return nil
@@ -242,18 +242,18 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 	age := seen.Now.Sub(s.Since)
 	switch h := seen.Holder; {
 	case l.Ready && h == nil:
-		return Move{Evaluate: true, Why: "the turn is this node's", Need: NeedHolder}
+		return Move{Evaluate: true, Why: "this node has the turn", Need: NeedHolder}
 	case l.Ready && (h.Gone || h.NodeBootID != c.BootID || h.RecordBootID != c.BootID):
 		// Others would take it for rebooted while its gate is open.
-		return Move{Evaluate: true, Why: "the turn is this node's, but its Node object or its record does not tell of this boot yet", Again: time.Minute}
+		return Move{Evaluate: true, Why: "this node has the turn, but its Node object or its record does not show this boot yet", Again: time.Minute}
 	case l.Ready:
 		next := s
 		next.Phase, next.BootID, next.Acknowledged = PhaseOpen, c.BootID, true
-		return Move{Write: &next, Evaluate: true, Permit: true, Why: "the turn is this node's, and its gate opens"}
+		return Move{Write: &next, Evaluate: true, Permit: true, Why: "this node has the turn; its gate opens"}
 	case !s.Acknowledged, age > c.GrantTimeout/2:
 		next := s
 		next.Acknowledged = true
-		return Move{Write: &next, Evaluate: true, Why: "the turn is this node's"}
+		return Move{Write: &next, Evaluate: true, Why: "this node has the turn"}
 	case l.NodeBlocked:
 		d := grant(c, s, o, l, seen, c.Node, "this node's own steps hold it back")
 		if d.Write == nil || d.Write.Holder == c.Node { // nobody else waits
@@ -263,7 +263,7 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 		d.Evaluate = true
 		return d
 	}
-	return Move{Evaluate: true, Why: "the turn is this node's", Again: c.GrantTimeout/2 - age + time.Second}
+	return Move{Evaluate: true, Why: "this node has the turn", Again: c.GrantTimeout/2 - age + time.Second}
 }
 
 // without leaves a node out of the candidates.
@@ -285,7 +285,7 @@ func grantedElsewhere(c Config, s State, o Operator, l Local, seen Seen) Move {
 	if !s.Acknowledged {
 		patience = c.silence()
 	}
-	why := fmt.Sprintf("the turn is %s's since %s", s.Holder, text(s.Since))
+	why := fmt.Sprintf("%s has the turn since %s", s.Holder, text(s.Since))
 	if !l.Pending {
 		return Move{Why: why}
 	}
@@ -293,22 +293,22 @@ func grantedElsewhere(c Config, s State, o Operator, l Local, seen Seen) Move {
 		return Move{Why: why + ahead(s, c.Node), Again: wait}
 	}
 	// Its gate was never open, so nothing is lost if it comes back.
-	return grant(c, s, o, l, seen, s.Holder, s.Holder+" was granted the turn and its gate says nothing")
+	return grant(c, s, o, l, seen, s.Holder, s.Holder+" was granted the turn but its gate did not respond in time")
 }
 
 func openHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 	reason, held := o.Held(c.Node)
-	d := Move{Evaluate: l.Pending && !held && !s.Withdrawn, Why: "the turn is this node's, and its gate was opened"}
+	d := Move{Evaluate: l.Pending && !held && !s.Withdrawn, Why: "this node has the turn; its gate was opened"}
 	d.Permit = d.Evaluate
 	switch {
 	case held:
 		d.Why = "this node is held: " + reason
 	case s.Withdrawn:
-		d.Why, d.Loud = "kured has not acted on this open gate: it is closed, and the turn will be handed on", true
+		d.Why, d.Loud = "kured did not act on this open gate: the gate is closed and will hand the turn on", true
 	case l.NotActedOn && s.NotActedOn == 0:
 		next := s
 		next.Withdrawn, next.NotActedOn = true, 1
-		return Move{Write: &next, Why: "kured has not acted on this open gate: it is closed, and the turn will be handed on", Loud: true}
+		return Move{Write: &next, Why: "kured did not act on this open gate: the gate is closed and will hand the turn on", Loud: true}
 	case l.NotActedOn && s.NotActedOn == 1:
 		next := s
 		next.NotActedOn = 2
@@ -330,19 +330,19 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 	case h == nil:
 		d.Need = NeedHolder
 	case h.Gone || h.NodeBootID != c.BootID || h.Unschedulable || !h.LockKnown || h.LockNamed:
-		d.Why, d.Again = "the turn stays this node's: "+h.kept(c), min(c.Settle, time.Minute)
+		d.Why, d.Again = "this node keeps the turn: "+h.kept(c), min(c.Settle, time.Minute)
 	case s.Withdrawn:
-		handed := grant(c, s, o, Local{Pending: true}, seen, c.Node, "kured has not acted on this node's gate")
+		handed := grant(c, s, o, Local{Pending: true}, seen, c.Node, "kured did not act on this node's gate")
 		handed.Loud, handed.Again = true, c.Interval
 		return handed
 	default:
 		next := State{Phase: PhaseGranted, Holder: c.Node, BootID: c.BootID, Acknowledged: true, NotActedOn: s.NotActedOn, Next: s.Next, Waiting: s.Waiting}
-		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not have this node", l.ClosedFor.Round(time.Second))
+		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not hold this node", l.ClosedFor.Round(time.Second))
 	}
 	return d
 }
 
-const stopped = "THE TURN STOPS HERE: two gates in a row were open and kured acted on neither; see what kured looks at and whose its lock is"
+const stopped = "turn stopped: kured ignored two open gates in a row; check its wiring and who holds its lock"
 
 // kept says why a holder that is closed keeps the turn.
 func (h Holder) kept(c Config) string {
@@ -350,7 +350,7 @@ func (h Holder) kept(c Config) string {
 	case h.Gone:
 		return "its Node object is gone"
 	case h.NodeBootID != c.BootID:
-		return "its Node object tells of another boot"
+		return "its Node object shows another boot"
 	case h.Unschedulable:
 		return "it is cordoned"
 	case !h.LockKnown:
@@ -361,7 +361,7 @@ func (h Holder) kept(c Config) string {
 }
 
 func openElsewhere(c Config, s State, l Local, seen Seen) Move {
-	d := Move{Why: fmt.Sprintf("the turn is %s's, whose gate was opened %s", s.Holder, text(s.Since)) + ahead(s, c.Node)}
+	d := Move{Why: fmt.Sprintf("%s has the turn; its gate was opened at %s", s.Holder, text(s.Since)) + ahead(s, c.Node)}
 	if !l.Pending {
 		return d
 	}
@@ -369,21 +369,21 @@ func openElsewhere(c Config, s State, l Local, seen Seen) Move {
 	if wait := 2*c.GrantTimeout - seen.Now.Sub(s.Since); wait > 0 {
 		d.Again = wait
 	} else if seen.HolderDown {
-		d.Why, d.Loud = d.Why+"; it has neither rebooted nor given the turn up, and is cordoned or not Ready: does it come back?", true
+		d.Why, d.Loud = d.Why+"; it has not rebooted since, and it is cordoned or not Ready: check that node", true
 	}
 	h := seen.Holder
 	switch {
 	case h == nil:
 		d.Need = NeedHolder
 	case h.Gone && h.GoneFor < c.gone():
-		d.Why = fmt.Sprintf("the turn is %s's, whose Node object is gone; it counts as rebooted in %s", s.Holder, (c.gone() - h.GoneFor).Round(time.Second))
+		d.Why = fmt.Sprintf("%s has the turn, but its Node object is gone; it counts as rebooted in %s", s.Holder, (c.gone() - h.GoneFor).Round(time.Second))
 		d.Again, d.Loud = c.gone()-h.GoneFor, true
 	case h.Gone:
-		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" had the turn, and its Node object is gone: a soak begins"
+		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" had the turn and its Node object is gone: a soak begins"
 	case h.RecordBootID != "" && h.RecordBootID != s.BootID:
-		d.Write, d.Why = rebooted(c, s, h.RecordBootedAt, seen.Now), s.Holder+" has rebooted, and its soak runs"
+		d.Write, d.Why = rebooted(c, s, h.RecordBootedAt, seen.Now), s.Holder+" has rebooted; its soak runs"
 	case h.NodeBootID != "" && h.NodeBootID != s.BootID:
-		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" has rebooted, and its gate has not come back: the soak runs from now"
+		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" has rebooted but its gate has not come back: the soak runs from now"
 	}
 	return d
 }

@@ -44,7 +44,7 @@ const (
 	// PhaseOpen means that the holder's gate is open or was: kured may have seen it,
 	// and may act on it, minutes later.
 	PhaseOpen Phase = "open"
-	// PhaseSoaking means that the holder has rebooted, and its soak runs.
+	// PhaseSoaking means that the holder has rebooted; its soak runs.
 	PhaseSoaking Phase = "soaking"
 )
 

@@ -185,7 +185,7 @@ func TestF13OneGateAtATime(t *testing.T) {
 	}
 	for i := range r.gates {
 		if i != open {
-			r.closed(i, "the turn is "+r.Nodes[open].Name+"'s")
+			r.closed(i, r.Nodes[open].Name+" has the turn")
 		}
 	}
 }
@@ -231,7 +231,7 @@ func TestF26HolderThatDoesNotComeBack(t *testing.T) {
 	r.must(err)
 	r.alone(-1, 5*time.Second)
 	loud := r.await(r.gates[1-open], 0, "a loud gate", func(l daemon.Line) bool {
-		return strings.Contains(l.Msg, "the turn is "+r.Nodes[open].Name+"'s") && strings.Contains(l.Msg, "does it come back?")
+		return strings.Contains(l.Msg, r.Nodes[open].Name+" has the turn") && strings.Contains(l.Msg, "check that node")
 	})
 	if loud.Level != "WARN" {
 		t.Errorf("it is told as %s", loud.Level)
