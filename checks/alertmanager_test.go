@@ -284,7 +284,7 @@ func TestF18SilencesCount(t *testing.T) {
 			StartsAt: start, EndsAt: time.Now().Add(time.Hour),
 		}
 	}
-	build := func(change ...func(*AlertsOptions)) Check {
+	build := func(change ...func(*AlertsOptions)) gate.Check {
 		t.Helper()
 		check, problems := newAlerts(fromAlertmanager(append([]func(*AlertsOptions){func(o *AlertsOptions) {
 			// A moment is enough: the server is as young as this test.
@@ -296,7 +296,7 @@ func TestF18SilencesCount(t *testing.T) {
 		return check
 	}
 	check := build()
-	is := func(check Check, want wanted) {
+	is := func(check gate.Check, want wanted) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()

@@ -14,10 +14,10 @@ import (
 
 	promapi "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
-	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // AlertsOptions are the options of alerts.
@@ -103,7 +103,9 @@ type alerts struct {
 	alertmanager *alertmanagerAPI // nil: only Prometheus is asked
 }
 
-func newAlerts(o AlertsOptions, _ *Cluster) (Check, []error) {
+var _ Verifier = alerts{}
+
+func newAlerts(o AlertsOptions, _ *cluster.Cluster) (gate.Check, []error) {
 	var problems []error
 	if o.RequireFiringAgo <= 0 {
 		problems = append(problems, errors.New("options.requireFiringAgo: must be longer than 0s"))
@@ -182,9 +184,6 @@ func (c alerts) read(ctx context.Context) (a alarm, err error) {
 	}
 	return a, nil
 }
-
-// Rules: it asks Prometheus or Alertmanager, not the API server.
-func (alerts) Rules() []rbacv1.PolicyRule { return nil }
 
 // Verify lets every alert fire for which there is a rule, one at a time, or one
 // that nobody has heard of where the rules are not served. In Alertmanager it

@@ -1,6 +1,7 @@
 package checks
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"go/ast"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // now is the API server's time in the tables.
@@ -43,7 +45,7 @@ func (w wanted) compare(t *testing.T, got gate.Result) {
 
 // compareMistakes compares what a constructor refuses with the wanted text: it
 // returns a check if that is empty, and only then.
-func compareMistakes(t *testing.T, check Check, problems []error, want string) {
+func compareMistakes(t *testing.T, check gate.Check, problems []error, want string) {
 	t.Helper()
 	got := ""
 	if err := errors.Join(problems...); err != nil {
@@ -54,9 +56,18 @@ func compareMistakes(t *testing.T, check Check, problems []error, want string) {
 	}
 }
 
-func selector(t testing.TB, text string) Selector {
+// verify and validate ask checks that can answer.
+func verify(ctx context.Context, check gate.Check) (Verification, error) {
+	return check.(Verifier).Verify(ctx)
+}
+
+func validate(ctx context.Context, check gate.Check) error {
+	return check.(Validator).Validate(ctx)
+}
+
+func selector(t testing.TB, text string) cluster.Selector {
 	t.Helper()
-	var s Selector
+	var s cluster.Selector
 	if err := s.UnmarshalText([]byte(text)); err != nil {
 		t.Fatal(err)
 	}
@@ -218,12 +229,12 @@ func TestDecodeTellsEveryMistake(t *testing.T) {
 		Word string `json:"word"`
 	}
 	type outer struct {
-		Number int      `json:"number"`
-		Flag   bool     `json:"flag"`
-		Words  []string `json:"words"`
-		Inner  inner    `json:"inner"`
-		List   []inner  `json:"list"`
-		Pick   Selector `json:"pick"`
+		Number int              `json:"number"`
+		Flag   bool             `json:"flag"`
+		Words  []string         `json:"words"`
+		Inner  inner            `json:"inner"`
+		List   []inner          `json:"list"`
+		Pick   cluster.Selector `json:"pick"`
 		secret string
 	}
 	for _, c := range []struct{ name, data, want string }{

@@ -11,21 +11,22 @@ import (
 	apitypes "k8s.io/apimachinery/pkg/types"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 // podsOf reads pods that are written down as "etcd@a etcd@b-": static ones, of
 // which one with a "-" is not Ready; "name=etcd-0@a" is not static.
-func podsOf(text string) []pod {
-	var pods []pod
+func podsOf(text string) []cluster.Pod {
+	var pods []cluster.Pod
 	for word := range strings.FieldsSeq(text) {
 		name, on, _ := strings.Cut(strings.TrimSuffix(word, "-"), "@")
-		p := pod{namespace: "kube-system", name: name + "-" + on, node: on}
+		p := cluster.Pod{Namespace: "kube-system", Name: name + "-" + on, Node: on}
 		if whole, ok := strings.CutPrefix(name, "name="); ok {
-			p.name = whole
+			p.Name = whole
 		}
 		if strings.HasSuffix(word, "-") {
-			p.problem = problem{"PodsNotReady", "Ready=False"}
+			p.Trouble = "Ready=False"
 		}
 		pods = append(pods, p)
 	}
@@ -140,9 +141,9 @@ func FuzzQuorumLeft(f *testing.F) {
 		}
 		ready, size := 0, 0
 		for _, n := range nodesOf(text) {
-			if _, member := n.labels["node-role.kubernetes.io/control-plane"]; member {
+			if _, member := n.Labels["node-role.kubernetes.io/control-plane"]; member {
 				size++
-				if n.isReady() && n.name != own {
+				if n.IsReady() && n.Name != own {
 					ready++
 				}
 			}
@@ -155,16 +156,16 @@ func FuzzQuorumLeft(f *testing.F) {
 		}
 		for i := range nodes {
 			worse := slices.Clone(nodes)
-			worse[i].ready = corev1.ConditionUnknown
+			worse[i].Ready = corev1.ConditionUnknown
 			if after := quorumLeft(worse, pods, now, own, o); after.Verdict == gate.Pass {
-				t.Errorf("%s went down, which made %+v of %+v", worse[i].name, after, got)
+				t.Errorf("%s went down, which made %+v of %+v", worse[i].Name, after, got)
 			}
 		}
 		for i := range pods {
 			worse := slices.Clone(pods)
-			worse[i].problem = problem{"PodsNotReady", "x"}
+			worse[i].Trouble = "x"
 			if after := quorumLeft(nodes, worse, now, own, o); after.Verdict == gate.Pass {
-				t.Errorf("%s went down, which made %+v of %+v", worse[i].name, after, got)
+				t.Errorf("%s went down, which made %+v of %+v", worse[i].Name, after, got)
 			}
 		}
 	})

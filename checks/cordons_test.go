@@ -7,26 +7,26 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	apitypes "k8s.io/apimachinery/pkg/types"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 // nodesOf reads nodes that are written down as "a b! c-": with a "!" one is
 // cordoned, with a "-" it is not Ready, with a "*" it is of the control plane.
-func nodesOf(text string) []node {
-	var nodes []node
+func nodesOf(text string) []cluster.Node {
+	var nodes []cluster.Node
 	for word := range strings.FieldsSeq(text) {
 		n := member(strings.TrimRight(word, "!-*"), corev1.ConditionTrue)
-		n.labels["name"] = n.name
-		n.unschedulable = strings.Contains(word, "!")
+		n.Labels["name"] = n.Name
+		n.Unschedulable = strings.Contains(word, "!")
 		if strings.Contains(word, "-") {
-			n.ready = corev1.ConditionFalse
+			n.Ready = corev1.ConditionFalse
 		}
 		if strings.Contains(word, "*") {
-			n.labels["node-role.kubernetes.io/control-plane"] = ""
+			n.Labels["node-role.kubernetes.io/control-plane"] = ""
 		}
 		nodes = append(nodes, n)
 	}
@@ -79,7 +79,7 @@ func FuzzNoneCordoned(f *testing.F) {
 		}
 		cordoned := 0
 		for _, n := range nodes {
-			if n.name != own && n.unschedulable && o.Selector.Matches(labels.Set(n.labels)) {
+			if n.Name != own && n.Unschedulable && o.Selector.Matches(n.Labels) {
 				cordoned++
 			}
 		}
@@ -88,9 +88,9 @@ func FuzzNoneCordoned(f *testing.F) {
 		}
 		for i := range nodes {
 			worse := slices.Clone(nodes)
-			worse[i].unschedulable = true
+			worse[i].Unschedulable = true
 			if after := noneCordoned(worse, own, o); got.Verdict != gate.Pass && after.Verdict == gate.Pass {
-				t.Errorf("cordoning %s made %+v of %+v", worse[i].name, after, got)
+				t.Errorf("cordoning %s made %+v of %+v", worse[i].Name, after, got)
 			}
 		}
 	})
@@ -104,7 +104,7 @@ func (w *watched) verify(typeName, options, looked string) Verification {
 	if len(problems) > 0 {
 		w.t.Fatal(problems)
 	}
-	v, err := check.Verify(w.ctx)
+	v, err := verify(w.ctx, check)
 	w.must(err)
 	if v.Looked != looked {
 		w.t.Errorf("it looked at %s, want %s", v.Looked, looked)

@@ -1,7 +1,6 @@
 package checks
 
 import (
-	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,9 +11,10 @@ import (
 	apitypes "k8s.io/apimachinery/pkg/types"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
-// quantities reads resources that are written down as "cpu=1 memory=2Gi".
+// parseAmounts reads resources that are written down as "cpu=1 memory=2Gi".
 func parseAmounts(text string) corev1.ResourceList {
 	out := corev1.ResourceList{}
 	for word := range strings.FieldsSeq(text) {
@@ -60,10 +60,10 @@ func tolerating(key string) func(*corev1.Pod) {
 
 // sized are the nodes of nodesOf, each of which can allocate 4 cores, 8 GiB and
 // 10 pods.
-func sized(text string, change ...func([]node)) []node {
+func sized(text string, change ...func([]cluster.Node)) []cluster.Node {
 	nodes := nodesOf(text)
 	for i := range nodes {
-		nodes[i].allocatable = amountsOf(parseAmounts("cpu=4 memory=8Gi pods=10"))
+		nodes[i].Allocatable = cluster.AmountsOf(parseAmounts("cpu=4 memory=8Gi pods=10"))
 	}
 	for _, c := range change {
 		c(nodes)
@@ -72,8 +72,8 @@ func sized(text string, change ...func([]node)) []node {
 }
 
 // tainted taints the node at an index.
-func tainted(i int, effect corev1.TaintEffect) func([]node) {
-	return func(nodes []node) { nodes[i].taints = []corev1.Taint{{Key: "gpu", Effect: effect}} }
+func tainted(i int, effect corev1.TaintEffect) func([]cluster.Node) {
+	return func(nodes []cluster.Node) { nodes[i].Taints = []corev1.Taint{{Key: "gpu", Effect: effect}} }
 }
 
 func TestCarried(t *testing.T) {
@@ -84,7 +84,7 @@ func TestCarried(t *testing.T) {
 	stateful := ownedBy("StatefulSet", "db")
 	for _, c := range []struct {
 		name    string
-		nodes   []node
+		nodes   []cluster.Node
 		pods    []corev1.Pod
 		options HeadroomOptions
 		want    wanted
@@ -118,7 +118,7 @@ func TestCarried(t *testing.T) {
 			wanted{gate.Fail, "ResourceShort", "memory short by 512.0Mi: 2 pods request 14.0Gi, and 13.5Gi is free on the 2 nodes where they may run"},
 		},
 		{
-			"TestF31ShortOfPods", sized("a b", func(n []node) { n[1].allocatable[corev1.ResourcePods] = 1 }), []corev1.Pod{mover("x", ""), mover("y", "")}, HeadroomOptions{},
+			"TestF31ShortOfPods", sized("a b", func(n []cluster.Node) { n[1].Allocatable[corev1.ResourcePods] = 1 }), []corev1.Pod{mover("x", ""), mover("y", "")}, HeadroomOptions{},
 			wanted{gate.Fail, "ResourceShort", "pods short by 1: 2 pods request 2, and 1 is free on the 1 nodes where they may run"},
 		},
 		{
@@ -193,66 +193,14 @@ func TestCarried(t *testing.T) {
 		{"another name", sized("b c"), nil, HeadroomOptions{}, wanted{gate.Unknown, "OwnNodeUnknown", `the gate's own node "a" is none of the 2 nodes of the cluster`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := load{byNode: map[string]amounts{}}
-			l.add(c.pods, "a")
+			l := cluster.Load{ByNode: map[string]cluster.Amounts{}}
+			l.Add(c.pods, "a")
 			c.want.compare(t, carried(c.nodes, l, "a", c.options))
 		})
 	}
 }
 
-// What a pod requests is what the scheduler counts.
-func TestRequestsOf(t *testing.T) {
-	always := corev1.ContainerRestartPolicyAlways
-	container := func(requests string) corev1.Container {
-		return corev1.Container{Name: requests, Resources: corev1.ResourceRequirements{Requests: parseAmounts(requests)}}
-	}
-	sidecar := container("cpu=100m memory=50Mi")
-	sidecar.RestartPolicy = &always
-	for _, c := range []struct {
-		name   string
-		change func(*corev1.Pod)
-		want   string
-	}{
-		{"containers", func(p *corev1.Pod) { p.Spec.Containers = append(p.Spec.Containers, container("cpu=1 memory=1Gi")) }, "cpu=2 memory=2Gi"},
-		{"a greater init container", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{container("cpu=3 memory=1Mi")} }, "cpu=3 memory=1Gi"},
-		{"a sidecar", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{sidecar} }, "cpu=1100m memory=1074Mi"},
-		{"an init container beside a sidecar", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{sidecar, container("cpu=2")} }, "cpu=2100m memory=1074Mi"},
-		{"overhead", func(p *corev1.Pod) { p.Spec.Overhead = parseAmounts("cpu=250m") }, "cpu=1250m memory=1Gi"},
-		{"for the whole pod", func(p *corev1.Pod) {
-			p.Spec.Resources = &corev1.ResourceRequirements{Requests: parseAmounts("cpu=8")}
-		}, "cpu=8 memory=1Gi"},
-		{"while it grows", func(p *corev1.Pod) {
-			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", AllocatedResources: parseAmounts("cpu=3")}}
-		}, "cpu=3 memory=1Gi"},
-		{"nothing", func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Requests = nil }, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			p := mover("x", "cpu=1 memory=1Gi", c.change)
-			want := amountsOf(parseAmounts(c.want + " pods=1"))
-			if got := requestsOf(&p); !maps.Equal(got, want) {
-				t.Errorf("got %v, want %v", got, want)
-			}
-		})
-	}
-}
-
-// No amount is so large that it counts as none.
-func TestAmounts(t *testing.T) {
-	for text, want := range map[string]int64{
-		"memory=1Gi": 1 << 30, "memory=1": 1, "memory=1500m": 2, "cpu=1": 1000, "cpu=1u": 1, "cpu=-1": 0, "memory=-5Gi": 0,
-		"cpu=9e18": 1<<63 - 1, "memory=9e18": 1<<63 - 1, "memory=1e30": 1<<63 - 1, "memory=9Ei": 1<<63 - 1,
-	} {
-		for name, got := range amountsOf(parseAmounts(text)) {
-			if got != want {
-				t.Errorf("%s: %s is %d, want %d", text, name, got, want)
-			}
-			sum := amounts{name: want}
-			sum.add(amounts{name: got})
-			if sum[name] < got {
-				t.Errorf("%s: twice that is %d", text, sum[name])
-			}
-		}
-	}
+func TestShow(t *testing.T) {
 	for _, c := range []struct {
 		name   corev1.ResourceName
 		amount int64
@@ -286,7 +234,7 @@ func FuzzCarried(f *testing.F) {
 		}
 		nodes := nodesOf(nodeText)
 		for i := range nodes {
-			nodes[i].allocatable = amounts{corev1.ResourceCPU: each}
+			nodes[i].Allocatable = cluster.Amounts{corev1.ResourceCPU: each}
 		}
 		var pods []corev1.Pod
 		wanted := 0.0
@@ -312,13 +260,13 @@ func FuzzCarried(f *testing.F) {
 			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(amount, resource.DecimalSI)}
 			pods = append(pods, p)
 		}
-		l := load{byNode: map[string]amounts{}}
-		l.add(pods, "a")
+		l := cluster.Load{ByNode: map[string]cluster.Amounts{}}
+		l.Add(pods, "a")
 		got := carried(nodes, l, "a", o)
 		if got.Reason == "" || got.Message == "" {
 			t.Errorf("%+v does not say why", got)
 		}
-		if moving := movers(l.tenants, o); got.Verdict == gate.Pass && len(moving) > 0 {
+		if moving := movers(l.Tenants, o); got.Verdict == gate.Pass && len(moving) > 0 {
 			if room := float64(each) * float64(len(nodes)-1); wanted > room*1.000001 && wanted < 1e18 && room < 1e18 {
 				t.Errorf("%g is wanted where %g is at best: %+v", wanted, room, got)
 			}
@@ -327,9 +275,9 @@ func FuzzCarried(f *testing.F) {
 			return
 		}
 		for i := range nodes {
-			fewer := append(append([]node{}, nodes[:i]...), nodes[i+1:]...)
+			fewer := append(append([]cluster.Node{}, nodes[:i]...), nodes[i+1:]...)
 			if after := carried(fewer, l, "a", o); after.Verdict == gate.Pass {
-				t.Errorf("without %s, %+v of %+v", nodes[i].name, after, got)
+				t.Errorf("without %s, %+v of %+v", nodes[i].Name, after, got)
 			}
 		}
 	})

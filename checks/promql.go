@@ -11,9 +11,9 @@ import (
 	"strings"
 
 	"github.com/prometheus/common/model"
-	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // PromQLOptions are the options of promql.
@@ -108,7 +108,9 @@ type promQL struct {
 	prometheus *prometheusAPI
 }
 
-func newPromQL(o PromQLOptions, _ *Cluster) (Check, []error) {
+var _ Verifier = promQL{}
+
+func newPromQL(o PromQLOptions, _ *cluster.Cluster) (gate.Check, []error) {
 	var problems []error
 	wrong := func(text string) { problems = append(problems, errors.New(text)) }
 	if strings.TrimSpace(o.Query) == "" {
@@ -160,9 +162,6 @@ func (c promQL) read(ctx context.Context) (r reply, err error) {
 	}
 	return r, err
 }
-
-// Rules: it asks Prometheus, not the API server.
-func (promQL) Rules() []rbacv1.PolicyRule { return nil }
 
 // Verify takes the required series away; where it compares, also the values,
 // makes one NaN, and one that does not compare; where nothing is expected, it

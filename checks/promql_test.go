@@ -284,9 +284,9 @@ func TestPromQLCheck(t *testing.T) {
 }
 
 // verified runs Verify, and returns what each mutation comes to.
-func verified(t *testing.T, check Check) (v Verification, text string) {
+func verified(t *testing.T, check gate.Check) (v Verification, text string) {
 	t.Helper()
-	v, err := check.Verify(t.Context())
+	v, err := verify(t.Context(), check)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func TestPromQLAsksPrometheus(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Stop)
-	build := func(t *testing.T, query, expect, required string) Check {
+	build := func(t *testing.T, query, expect, required string) gate.Check {
 		t.Helper()
 		o := promQLDefaults()
 		o.Prometheus.URL, o.Query, o.RequireSeries, o.Expect = p.URL(), query, required, expectation(t, expect)

@@ -85,7 +85,7 @@ func TestPermissionsOfTheChart(t *testing.T) {
 		if len(problems) > 0 {
 			t.Fatalf("%s: %v", typeName, problems)
 		}
-		if rules := check.Rules(); len(rules) > 0 && typeName != "resource" { // which the chart reads from the step's options
+		if rules := checks.RulesOf(check); len(rules) > 0 && typeName != "resource" { // which the chart reads from the step's options
 			byType[typeName] = rules
 		}
 	}

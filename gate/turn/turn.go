@@ -20,9 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
-	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
-	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
-	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
@@ -70,9 +67,9 @@ type Turn struct {
 	SoakOf func(overridden map[string]Override) time.Duration
 	// Leases are of the gates' namespace; they, and the nodes, must be read
 	// through a clock.Transport.
-	Leases     coordinationclient.LeaseInterface
-	Nodes      coreclient.NodeInterface
-	DaemonSets func(namespace string) appsclient.DaemonSetInterface
+	Leases     Leases
+	Nodes      NodeLister
+	DaemonSets func(namespace string) DaemonSetLister
 	// Kured finds kured's lock.
 	Kured func() Kured
 	// Order are the tiers: the first selector that the node's labels match is
@@ -715,7 +712,7 @@ func (t *Turn) candidates(ctx context.Context) ([]Candidate, error) {
 
 // List returns all nodes that have a record, also those that do not wait: they too
 // have seen an epoch. Whose record cannot be read does not wait.
-func List(ctx context.Context, leases coordinationclient.LeaseInterface) ([]Candidate, error) {
+func List(ctx context.Context, leases LeaseLister) ([]Candidate, error) {
 	var candidates []Candidate
 	options := metav1.ListOptions{LabelSelector: record.Label, Limit: 500}
 	for {

@@ -22,7 +22,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
-	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -186,7 +185,7 @@ func (r *real) start(name, boot string) *member {
 		Config: Config{Node: name, BootID: boot, MaxAge: time.Minute, Settle: time.Minute, GrantTimeout: time.Hour, Interval: 500 * time.Millisecond},
 		SoakOf: func(map[string]Override) time.Duration { return time.Hour },
 		Leases: client.CoordinationV1().Leases(namespace), Nodes: client.CoreV1().Nodes(),
-		DaemonSets: func(ns string) appsclient.DaemonSetInterface { return client.AppsV1().DaemonSets(ns) },
+		DaemonSets: func(ns string) DaemonSetLister { return client.AppsV1().DaemonSets(ns) },
 		Kured:      func() Kured { return Kured{"kube-system", "kured", "weave.works/kured-node-lock"} },
 		Order:      []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, Log: slog.New(slog.DiscardHandler),
 	}

@@ -381,7 +381,7 @@ func (n *node) start() {
 			}
 			return w.soak
 		},
-		Leases: leases{g: g}, Nodes: nodeObjects{g: g}, DaemonSets: func(string) appsclient.DaemonSetInterface { return daemonSets{g: g} },
+		Leases: leases{g: g}, Nodes: nodeObjects{g: g}, DaemonSets: func(string) DaemonSetLister { return daemonSets{g: g} },
 		Kured:  func() Kured { return Kured{Annotation: "lock"} },
 		OnTier: func(int) {}, OnEpoch: func(int64) {}, Log: slog.New(slog.DiscardHandler),
 		RecordEpoch: func(ctx context.Context, epoch int64) error {

@@ -27,7 +27,7 @@ func grant(w *world, typeName string) {
 	}
 	meta := metav1.ObjectMeta{Name: "test-" + strings.ToLower(typeName)}
 	roles := cp.Client().RbacV1()
-	_, err := roles.ClusterRoles().Create(w.ctx, &rbacv1.ClusterRole{ObjectMeta: meta, Rules: check.Rules()}, metav1.CreateOptions{})
+	_, err := roles.ClusterRoles().Create(w.ctx, &rbacv1.ClusterRole{ObjectMeta: meta, Rules: checks.RulesOf(check)}, metav1.CreateOptions{})
 	w.must(err)
 	_, err = roles.ClusterRoleBindings().Create(w.ctx, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta.Name},
