@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
@@ -319,7 +320,7 @@ func TestOnceUnusable(t *testing.T) {
 		{
 			"broken configuration", w.kubeconfig, write(t, filepath.Join(w.dir, "broken.yaml"), header+"checks: [{name: a, type: b}]\n"),
 			`sentinel-gate: DIR/broken.yaml:
-checks[0] "a": type: unknown type "b": want one of alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, http, nodesReady, podsReady, promql, readySoak, resource, schedule
+checks[0] "a": type: unknown type "b": want one of ` + strings.Join(checks.Types(), ", ") + `
 `,
 		},
 		{
