@@ -222,6 +222,37 @@ func TestNamesAreSortedAndFew(t *testing.T) {
 	}
 }
 
+// Numbers agree with their nouns.
+func TestNumbersAgree(t *testing.T) {
+	for n, want := range map[int]string{0: "all 0 nodes are", 1: "1 node is", 2: "all 2 nodes are"} {
+		if got := all(n, "node") + " " + agree(n, "is", "are"); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	// No message has a number of its own before a noun.
+	noun := regexp.MustCompile(`%d (other )?(nodes|pods|alerts|members|budgets|rules|values|records|intervals|bytes|evictions|disruptions)\b`)
+	_, files := sources(t)
+	for _, file := range files {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if text, ok := n.(*ast.BasicLit); ok && noun.MatchString(text.Value) && !plural[text.Value] {
+				t.Errorf("%s: use count", text.Value)
+			}
+			return true
+		})
+	}
+}
+
+// plural are the texts whose number is never 1.
+var plural = map[string]bool{
+	`"none of %d other nodes is"`:        true,
+	`"none of %d pods on %s would move"`: true,
+	`"members are %d other nodes"`:       true,
+	`"%s is one of %d members of the control plane: without it %d must be up, and never are"`: true,
+	`"without %s, %d of %d members of the control plane would be up, and %d must be%s"`:       true,
+	`"without %s, %d of %d members of the control plane %s up, and %d must be%s"`:             true,
+	`"%s answered %s with a body of more than %d bytes, which is not read to its end"`:        true,
+}
+
 // All mistakes at once, each with its path; what is right is decoded all the
 // same.
 func TestDecodeTellsEveryMistake(t *testing.T) {

@@ -69,7 +69,7 @@ func newControlPlaneQuorum(o ControlPlaneQuorumOptions, c *cluster.Cluster) (gat
 		problems = append(problems, errors.New("options.allowSingle: contradicts members above 1, and minimum"))
 	}
 	if o.Members > 0 && o.Minimum >= o.Members {
-		problems = append(problems, fmt.Errorf("options.minimum: of %d members, at most %d are others, not %d", o.Members, o.Members-1, o.Minimum))
+		problems = append(problems, fmt.Errorf("options.minimum: of %s, at most %d %s, not %d", count(o.Members, "member"), o.Members-1, agree(o.Members-1, "is another", "are others"), o.Minimum))
 	}
 	return controlPlaneQuorum{c, o}, problems
 }
@@ -147,7 +147,7 @@ func (c controlPlaneQuorum) Verify(ctx context.Context) (Verification, error) {
 		}
 	}
 	v := Verification{
-		Looked: fmt.Sprintf("%d members of the control plane, of %d nodes, and %d of their pods", len(members), len(nodes.Items), len(pods.Items)),
+		Looked: fmt.Sprintf("%s of the control plane, of %s, and %d of their pods", count(len(members), "member"), count(len(nodes.Items), "node"), len(pods.Items)),
 		Result: c.judge(nodes, pods),
 	}
 	changed := nodes
@@ -191,9 +191,9 @@ func quorumLeft(nodes []cluster.Node, pods []cluster.Pod, now time.Time, own str
 	}
 	switch {
 	case len(members) == 0:
-		return gate.Failed("NoControlPlane", "no node matches the selector %q, of %d nodes: correct it, or leave this step out where the control plane has no nodes here", o.Selector, len(nodes))
+		return gate.Failed("NoControlPlane", "%s: correct it, or leave this step out where the control plane has no nodes here", noneOf(o.Selector, len(nodes)))
 	case !o.Selector.Matches(nodes[at].Labels):
-		return gate.Passed("NotControlPlane", "%s is not of the control plane, whose members are %d other nodes", own, len(members))
+		return gate.Passed("NotControlPlane", "%s is not of the control plane, whose %s", own, agree(len(members), "only member is another node", fmt.Sprintf("members are %d other nodes", len(members))))
 	}
 	size := max(len(members), o.Members)
 	need := size/2 + 1
@@ -229,7 +229,7 @@ func quorumLeft(nodes []cluster.Node, pods []cluster.Pod, now time.Time, own str
 	if up < need {
 		return gate.Failed("QuorumAtRisk", "without %s, %d of %d members of the control plane would be up, and %d must be%s", own, up, size, need, lost)
 	}
-	return gate.Passed("QuorumLeft", "without %s, %d of %d members of the control plane are up, and %d must be%s", own, up, size, need, lost)
+	return gate.Passed("QuorumLeft", "without %s, %d of %d members of the control plane %s up, and %d must be%s", own, up, size, agree(up, "is", "are"), need, lost)
 }
 
 // missing are members without a Node object.

@@ -68,7 +68,7 @@ func TestQuorumLeft(t *testing.T) {
 		{"the last, as is known", "a* w", "", "a", single, wanted{gate.Pass, "SingleAllowed", "a is the only member of the control plane, which is away while it reboots, as allowSingle permits"}},
 		{"TestF24SingleNoLonger", "a* b* w", "", "a", single, wanted{gate.Fail, "NeverQuorum", "a is one of 2 members of the control plane: without it 2 must be up, and never are"}},
 		{"TestF24OneOfTwo", "a* b* w", "", "a", usual, wanted{gate.Fail, "NeverQuorum", "a is one of 2 members of the control plane: without it 2 must be up, and never are"}},
-		{"one of two, with the data elsewhere", "a* b*", "", "a", external, wanted{gate.Pass, "QuorumLeft", "without a, 1 of 2 members of the control plane are up, and 1 must be"}},
+		{"one of two, with the data elsewhere", "a* b*", "", "a", external, wanted{gate.Pass, "QuorumLeft", "without a, 1 of 2 members of the control plane is up, and 1 must be"}},
 		{"TestF24TheOtherOfTwo", "a* b*-", "", "a", external, wanted{gate.Fail, "QuorumAtRisk", "without a, 0 of 2 members of the control plane would be up, and 1 must be; down: b (Ready=False)"}},
 		{"the last, with the data elsewhere", "a*", "", "a", external, wanted{gate.Fail, "NeverQuorum", ""}},
 
@@ -107,7 +107,7 @@ func TestControlPlaneQuorumOptions(t *testing.T) {
 		{"the defaults", func(*ControlPlaneQuorumOptions) {}, ""},
 		{"two of three", func(o *ControlPlaneQuorumOptions) { o.Members, o.Minimum = 3, 2 }, ""},
 		{"one, and known to be", func(o *ControlPlaneQuorumOptions) { o.Members, o.AllowSingle = 1, true }, ""},
-		{"one, and another", func(o *ControlPlaneQuorumOptions) { o.Members, o.Minimum = 1, 1 }, "options.minimum: of 1 members, at most 0 are others, not 1"},
+		{"one, and another", func(o *ControlPlaneQuorumOptions) { o.Members, o.Minimum = 1, 1 }, "options.minimum: of 1 member, at most 0 are others, not 1"},
 		{"one alone, of two", func(o *ControlPlaneQuorumOptions) { o.Members, o.AllowSingle = 2, true }, "options.allowSingle: contradicts members above 1, and minimum"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -191,8 +191,8 @@ func TestF24ControlPlaneQuorum(t *testing.T) {
 	judge(wanted{gate.Fail, "NoControlPlane", ""})
 
 	promote(w.Nodes[1])
-	judge(wanted{gate.Pass, "NotControlPlane", "n1 is not of the control plane, whose members are 1 other nodes"})
-	v := w.verify("controlPlaneQuorum", ``, "1 members of the control plane, of 3 nodes, and 0 of their pods")
+	judge(wanted{gate.Pass, "NotControlPlane", "n1 is not of the control plane, whose only member is another node"})
+	v := w.verify("controlPlaneQuorum", ``, "1 member of the control plane, of 3 nodes, and 0 of their pods")
 	if got := v.changes(); got != "made a member of the control plane: n1; made NotReady: n2 -> Fail NeverQuorum" {
 		t.Errorf("mutations of a worker:\n%s", got)
 	}

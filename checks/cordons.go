@@ -44,19 +44,19 @@ func (c cordons) Verify(ctx context.Context) (Verification, error) {
 	if err != nil {
 		return Verification{}, err
 	}
-	own, all := c.cluster.Node, nodes.Items
-	chosen := selected(all, c.options.Selector)
-	others := slices.DeleteFunc(slices.Clone(chosen), func(i int) bool { return all[i].Name == own })
+	own, every := c.cluster.Node, nodes.Items
+	chosen := selected(every, c.options.Selector)
+	others := slices.DeleteFunc(slices.Clone(chosen), func(i int) bool { return every[i].Name == own })
 	v := Verification{
-		Looked: fmt.Sprintf("%d other nodes, of %d selected and %d in all", len(others), len(chosen), len(all)),
-		Result: c.judge(all),
+		Looked: fmt.Sprintf("%s, of %d selected and %d in all", count(len(others), "other node"), len(chosen), len(every)),
+		Result: c.judge(every),
 	}
 	if len(chosen) == 1 && len(others) == 0 {
-		others = append(others, len(all))
-		all = append(slices.Clone(all), cluster.Node{Name: "another", Labels: all[chosen[0]].Labels})
+		others = append(others, len(every))
+		every = append(slices.Clone(every), cluster.Node{Name: "another", Labels: every[chosen[0]].Labels})
 	}
 	some := others[:min(c.options.MaxCordoned+1, len(others))]
-	v.Mutations = []Mutation{c.worsened(all, some, "cordoned: %s", func(n *cluster.Node) { n.Unschedulable = true })}
+	v.Mutations = []Mutation{c.worsened(every, some, "cordoned: %s", func(n *cluster.Node) { n.Unschedulable = true })}
 	return v, nil
 }
 
@@ -83,11 +83,11 @@ func noneCordoned(nodes []cluster.Node, own string, o CordonsOptions) gate.Resul
 	}
 	switch {
 	case selected == 0:
-		return gate.Failed("NoNodes", "no node matches the selector %q, of %d nodes", o.Selector, len(nodes))
+		return gate.Failed("NoNodes", "%s", noneOf(o.Selector, len(nodes)))
 	case len(cordoned) > o.MaxCordoned:
-		return gate.Failed("NodesCordoned", "%d of %d other nodes are cordoned, and %d may be: %s", len(cordoned), others, o.MaxCordoned, cordoned)
+		return gate.Failed("NodesCordoned", "%d of %s %s cordoned, and %d may be: %s", len(cordoned), count(others, "other node"), agree(len(cordoned), "is", "are"), o.MaxCordoned, cordoned)
 	case len(cordoned) > 0:
-		return gate.Passed("FewNodesCordoned", "%d of %d other nodes are cordoned, and %d may be: %s", len(cordoned), others, o.MaxCordoned, cordoned)
+		return gate.Passed("FewNodesCordoned", "%d of %s %s cordoned, and %d may be: %s", len(cordoned), count(others, "other node"), agree(len(cordoned), "is", "are"), o.MaxCordoned, cordoned)
 	}
-	return gate.Passed("NoneCordoned", "none of %d other nodes is cordoned", others)
+	return gate.Passed("NoneCordoned", "%s cordoned", agree(others, "the other node is not", fmt.Sprintf("none of %d other nodes is", others)))
 }

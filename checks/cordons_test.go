@@ -40,17 +40,17 @@ func TestNoneCordoned(t *testing.T) {
 		want             wanted
 	}{
 		{"none", "a b c", "a", CordonsOptions{}, wanted{gate.Pass, "NoneCordoned", "none of 2 other nodes is cordoned"}},
-		{"TestF25AnotherIsCordoned", "a b c!", "a", CordonsOptions{}, wanted{gate.Fail, "NodesCordoned", "1 of 2 other nodes are cordoned, and 0 may be: c"}},
+		{"TestF25AnotherIsCordoned", "a b c!", "a", CordonsOptions{}, wanted{gate.Fail, "NodesCordoned", "1 of 2 other nodes is cordoned, and 0 may be: c"}},
 		// kured does so once the gate has opened.
 		{"only this one", "a! b c", "a", CordonsOptions{}, wanted{gate.Pass, "NoneCordoned", "none of 2 other nodes is cordoned"}},
-		{"this one and another", "a! b! c", "a", CordonsOptions{}, wanted{gate.Fail, "NodesCordoned", "1 of 2 other nodes are cordoned, and 0 may be: b"}},
+		{"this one and another", "a! b! c", "a", CordonsOptions{}, wanted{gate.Fail, "NodesCordoned", "1 of 2 other nodes is cordoned, and 0 may be: b"}},
 		{"TestF25CordonedAndNotReady", "a b c!-", "a", CordonsOptions{}, wanted{gate.Fail, "NodesCordoned", ""}},
 		{"not Ready, and not cordoned", "a b c-", "a", CordonsOptions{}, wanted{gate.Pass, "NoneCordoned", ""}},
 		{"alone", "a!", "a", CordonsOptions{}, wanted{gate.Pass, "NoneCordoned", "none of 0 other nodes is cordoned"}},
-		{"as many as may be", "a b! c", "a", CordonsOptions{MaxCordoned: 1}, wanted{gate.Pass, "FewNodesCordoned", "1 of 2 other nodes are cordoned, and 1 may be: b"}},
+		{"as many as may be", "a b! c", "a", CordonsOptions{MaxCordoned: 1}, wanted{gate.Pass, "FewNodesCordoned", "1 of 2 other nodes is cordoned, and 1 may be: b"}},
 		{"one more than may be", "a b! c!", "a", CordonsOptions{MaxCordoned: 1}, wanted{gate.Fail, "NodesCordoned", "2 of 2 other nodes are cordoned, and 1 may be: b, c"}},
-		{"left out", "a b! c", "a", CordonsOptions{Selector: selector(t, "name!=b")}, wanted{gate.Pass, "NoneCordoned", "none of 1 other nodes is cordoned"}},
-		{"the only one of interest", "a b! c", "a", CordonsOptions{Selector: selector(t, "name=b")}, wanted{gate.Fail, "NodesCordoned", "1 of 1 other nodes are cordoned, and 0 may be: b"}},
+		{"left out", "a b! c", "a", CordonsOptions{Selector: selector(t, "name!=b")}, wanted{gate.Pass, "NoneCordoned", "the other node is not cordoned"}},
+		{"the only one of interest", "a b! c", "a", CordonsOptions{Selector: selector(t, "name=b")}, wanted{gate.Fail, "NodesCordoned", "1 of 1 other node is cordoned, and 0 may be: b"}},
 		{"TestF02NoneSelected", "a b c", "a", CordonsOptions{Selector: selector(t, "pool=gone"), MaxCordoned: 9}, wanted{gate.Fail, "NoNodes", `no node matches the selector "pool=gone", of 3 nodes`}},
 		{"no node at all", "", "a", CordonsOptions{}, wanted{gate.Unknown, "OwnNodeUnknown", `the gate's own node "a" is none of the 0 nodes of the cluster`}},
 		{"another name", "a b c", "A", CordonsOptions{}, wanted{gate.Unknown, "OwnNodeUnknown", `the gate's own node "A" is none of the 3 nodes of the cluster`}},
@@ -153,7 +153,7 @@ func TestF25Cordons(t *testing.T) {
 	judge(wanted{gate.Pass, "NoneCordoned", "none of 2 other nodes is cordoned"})
 	cordon(w, w.Nodes[2], "true")
 	w.await(hints, "NodesCordoned")
-	judge(wanted{gate.Fail, "NodesCordoned", "1 of 2 other nodes are cordoned, and 0 may be: n3"})
+	judge(wanted{gate.Fail, "NodesCordoned", "1 of 2 other nodes is cordoned, and 0 may be: n3"})
 	cordon(w, w.Nodes[2], "false")
 	judge(wanted{gate.Pass, "NoneCordoned", "none of 2 other nodes is cordoned"})
 }

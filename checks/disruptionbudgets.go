@@ -106,7 +106,7 @@ func (c disruptionBudgets) Verify(ctx context.Context) (Verification, error) {
 		}
 	}
 	v := Verification{
-		Looked: fmt.Sprintf("%d pods to evict, of %d on %s, and %d budgets", len(leaving), len(d.pods), d.node, len(d.budgets)),
+		Looked: fmt.Sprintf("%s to evict, of %d on %s, and %s", count(len(leaving), "pod"), len(d.pods), d.node, count(len(d.budgets), "budget")),
 		Result: drainable(d, c.options),
 	}
 	if guards := guarded(d, c.options); len(guards) > 0 {
@@ -251,7 +251,7 @@ func drainable(d drain, o DisruptionBudgetsOptions) gate.Result {
 		should, unready := stateOf(b, d.covered[b.String()])
 		switch {
 		case len(g.refused) == 0 && bare+min(managed, 1) > int(b.Allowed):
-			complain("BudgetNeverMet", &never, "%s lets %d pods go, and nobody makes those without a controller anew: %s", b, b.Allowed, workloads(g.spend))
+			complain("BudgetNeverMet", &never, "%s lets %s go, and nobody makes those without a controller anew: %s", b, count(b.Allowed, "pod"), workloads(g.spend))
 		case len(g.refused) == 0 && len(g.spend) > int(b.Allowed):
 			steps = append(steps, fmt.Sprintf("%s lets %d of %d go at once: %s", b, b.Allowed, len(g.spend), workloads(g.spend)))
 		case len(g.refused) == 0:
@@ -260,13 +260,13 @@ func drainable(d drain, o DisruptionBudgetsOptions) gate.Result {
 		case b.Failure != "":
 			complain("BudgetNotComputed", &notNow, "%s cannot be computed (%s): %s", b, b.Failure, workloads(g.refused))
 		case b.Allowed < 0 || b.Disrupted > maxDisrupted:
-			complain("BudgetNotComputed", &notNow, "%s has a status that the API server refuses, with %d disruptions allowed and %d evictions unconfirmed: %s", b, b.Allowed, b.Disrupted, workloads(g.refused))
+			complain("BudgetNotComputed", &notNow, "%s has a status that the API server refuses, with %s allowed and %s unconfirmed: %s", b, count(b.Allowed, "disruption"), count(b.Disrupted, "eviction"), workloads(g.refused))
 		case should <= 0:
 			complain("BudgetNeverMet", &never, "%s covers no workload that can be scaled, and so allows no eviction: %s", b, workloads(g.refused))
 		case int(b.Desired) >= should:
-			complain("BudgetNeverMet", &never, "%s wants %d of %d pods healthy, and so allows no eviction: %s", b, b.Desired, should, workloads(g.refused))
+			complain("BudgetNeverMet", &never, "%s wants %d of %s healthy, and so allows no eviction: %s", b, b.Desired, count(should, "pod"), workloads(g.refused))
 		default:
-			complain("BudgetUsedUp", &notNow, "%s wants %d of %d pods healthy, and %d are%s: %s", b, b.Desired, should, b.Healthy, unready, workloads(g.refused))
+			complain("BudgetUsedUp", &notNow, "%s wants %d of %s healthy, and %d %s%s: %s", b, b.Desired, count(should, "pod"), b.Healthy, agree(b.Healthy, "is", "are"), unready, workloads(g.refused))
 		}
 	}
 	for _, reason := range []string{"BudgetNeverMet", "SeveralBudgets", "BudgetNotComputed", "BudgetUsedUp"} {
@@ -275,9 +275,9 @@ func drainable(d drain, o DisruptionBudgetsOptions) gate.Result {
 		}
 	}
 	if len(steps) > 0 {
-		return gate.Passed("DrainStepwise", "%d of %d pods would be evicted, some one after another as others become healthy elsewhere: %s", leaving, len(d.pods), strings.Join(inWords("", steps), ""))
+		return gate.Passed("DrainStepwise", "%d of %s would be evicted, some one after another as others become healthy elsewhere: %s", leaving, count(len(d.pods), "pod"), strings.Join(inWords("", steps), ""))
 	}
-	return gate.Passed("DrainFree", "%d of %d pods would be evicted, and no budget stands in the way", leaving, len(d.pods))
+	return gate.Passed("DrainFree", "%d of %s would be evicted, and no budget stands in the way", leaving, count(len(d.pods), "pod"))
 }
 
 // stateOf returns how many healthy pods the budget can have at best, and which of
@@ -302,7 +302,7 @@ func stateOf(b cluster.Budget, covered []cluster.Resident) (should int, unready 
 		should = count
 	}
 	if len(who) == 0 && b.Disrupted > 0 {
-		return should, fmt.Sprintf(" (%d are just being evicted)", b.Disrupted)
+		return should, fmt.Sprintf(" (%d %s just being evicted)", b.Disrupted, agree(b.Disrupted, "is", "are"))
 	}
 	if len(who) == 0 {
 		return should, ""

@@ -76,7 +76,7 @@ func TestDrainable(t *testing.T) {
 	}{
 		{"nothing here", nil, []cluster.Budget{stuck}, nil, wanted{gate.Pass, "DrainFree", "0 of 0 pods would be evicted, and no budget stands in the way"}},
 		{"no budgets", twoWebs, nil, nil, wanted{gate.Pass, "DrainFree", "2 of 2 pods would be evicted, and no budget stands in the way"}},
-		{"a budget with room", twoWebs[:1], []cluster.Budget{allowance("web", "minAvailable 2", 3, 2, 3)}, nil, wanted{gate.Pass, "DrainFree", "1 of 1 pods would be evicted, and no budget stands in the way"}},
+		{"a budget with room", twoWebs[:1], []cluster.Budget{allowance("web", "minAvailable 2", 3, 2, 3)}, nil, wanted{gate.Pass, "DrainFree", "1 of 1 pod would be evicted, and no budget stands in the way"}},
 		{"another's budget", twoWebs, []cluster.Budget{allowance("db", "maxUnavailable 0", 3, 3, 3)}, nil, wanted{gate.Pass, "DrainFree", ""}},
 		{"another namespace's budget", twoWebs, []cluster.Budget{allowance("web", "maxUnavailable 0", 3, 3, 3, func(b *cluster.Budget) { b.Namespace = "bank" })}, nil, wanted{gate.Pass, "DrainFree", ""}},
 		{
@@ -90,7 +90,7 @@ func TestDrainable(t *testing.T) {
 		},
 		{
 			"TestF23AsManyAsReplicas", []cluster.Resident{guest("db", "db-0", db)}, []cluster.Budget{allowance("db", "minAvailable 1", 1, 1, 1)}, nil,
-			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/db (minAvailable 1) wants 1 of 1 pods healthy, and so allows no eviction: StatefulSet db (db-0)"},
+			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/db (minAvailable 1) wants 1 of 1 pod healthy, and so allows no eviction: StatefulSet db (db-0)"},
 		},
 		{"TestF23MoreThanReplicas", twoWebs, []cluster.Budget{allowance("web", "minAvailable 5", 3, 5, 3)}, nil, wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/web (minAvailable 5) wants 5 of 3 pods healthy, and so allows no eviction: Deployment web (web-1, web-2)"}},
 		{"TestF23Percent", twoWebs, []cluster.Budget{allowance("web", "minAvailable 100%", 2, 3, 3)}, nil, wanted{gate.Fail, "BudgetNeverMet", ""}},
@@ -107,7 +107,7 @@ func TestDrainable(t *testing.T) {
 		},
 		{
 			"TestF23NobodyMakesThemAnew", []cluster.Resident{guest("web", "bare-1", ""), guest("web", "bare-2", "")}, []cluster.Budget{allowance("web", "minAvailable 1", 2, 1, 2)}, nil,
-			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/web (minAvailable 1) lets 1 pods go, and nobody makes those without a controller anew: no controller (bare-1, bare-2)"},
+			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/web (minAvailable 1) lets 1 pod go, and nobody makes those without a controller anew: no controller (bare-1, bare-2)"},
 		},
 		{"one that nobody makes anew", []cluster.Resident{guest("web", "bare-1", "")}, []cluster.Budget{allowance("web", "minAvailable 1", 2, 1, 2)}, nil, wanted{gate.Pass, "DrainFree", ""}},
 		{
@@ -123,7 +123,7 @@ func TestDrainable(t *testing.T) {
 		},
 		{
 			"TestF23JustEvictedAnother", twoWebs[:1], []cluster.Budget{allowance("web", "maxUnavailable 1", 2, 2, 3, func(b *cluster.Budget) { b.Disrupted = 1 })}, nil,
-			wanted{gate.Fail, "BudgetUsedUp", "a drain would wait for now: shop/web (maxUnavailable 1) wants 2 of 3 pods healthy, and 2 are (1 are just being evicted): Deployment web (web-1)"},
+			wanted{gate.Fail, "BudgetUsedUp", "a drain would wait for now: shop/web (maxUnavailable 1) wants 2 of 3 pods healthy, and 2 are (1 is just being evicted): Deployment web (web-1)"},
 		},
 		{
 			"TestF23NotYetObserved", twoWebs[:1], []cluster.Budget{allowance("web", "maxUnavailable 1", 3, 2, 3, func(b *cluster.Budget) { b.Observed = false })}, nil,
@@ -135,7 +135,7 @@ func TestDrainable(t *testing.T) {
 		},
 		{
 			"TestF23TooManyUnconfirmed", twoWebs[:1], []cluster.Budget{allowance("web", "maxUnavailable 1", 3, 2, 3, func(b *cluster.Budget) { b.Disrupted = maxDisrupted + 1 })}, nil,
-			wanted{gate.Fail, "BudgetNotComputed", "a drain would wait for now: shop/web (maxUnavailable 1) has a status that the API server refuses, with 1 disruptions allowed and 2001 evictions unconfirmed: Deployment web (web-1)"},
+			wanted{gate.Fail, "BudgetNotComputed", "a drain would wait for now: shop/web (maxUnavailable 1) has a status that the API server refuses, with 1 disruption allowed and 2001 evictions unconfirmed: Deployment web (web-1)"},
 		},
 		{
 			"TestF23SeveralBudgets", twoWebs[:1],
@@ -470,16 +470,16 @@ func TestF23Budgets(t *testing.T) {
 		verdict      gate.Verdict
 		reason, says string
 	}{
-		{"free", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 0, gate.Pass, "DrainFree", "1 of 1 pods would be evicted"},
+		{"free", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 0, gate.Pass, "DrainFree", "1 of 1 pod would be evicted"},
 		{"stepwise", 2, 1, 0, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: new(integer(1))}, 0, gate.Pass, "DrainStepwise", "lets 1 of 2 go at once: Deployment stepwise (stepwise-"},
 		{"zero", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: new(integer(0))}, 0, gate.Fail, "BudgetNeverMet", "zero/zero (maxUnavailable 0) wants 2 of 2 pods healthy, and so allows no eviction: Deployment zero (zero-"},
 		{"all", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(2))}, 0, gate.Fail, "BudgetNeverMet", "all/all (minAvailable 2) wants 2 of 2 pods healthy"},
 		{"percent", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(percent("51%"))}, 0, gate.Fail, "BudgetNeverMet", "percent/percent (minAvailable 51%) wants 2 of 2 pods healthy"},
-		{"alone", 1, 0, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 0, gate.Fail, "BudgetNeverMet", "alone/alone (minAvailable 1) wants 1 of 1 pods healthy"},
+		{"alone", 1, 0, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 0, gate.Fail, "BudgetNeverMet", "alone/alone (minAvailable 1) wants 1 of 1 pod healthy"},
 		{"busy", 1, 2, 1, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: new(integer(1))}, 0, gate.Fail, "BudgetUsedUp", "busy/busy (maxUnavailable 1) wants 2 of 3 pods healthy, and 2 are (busy-"},
 		{"scarce", 1, 2, 1, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(2))}, 0, gate.Fail, "BudgetUsedUp", "scarce/scarce (minAvailable 2) wants 2 of 3 pods healthy, and 2 are (scarce-"},
 		{"bare", 0, 0, 0, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: new(integer(1))}, 1, gate.Fail, "BudgetNeverMet", "bare/bare (maxUnavailable 1) covers no workload that can be scaled"},
-		{"lost", 0, 0, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 2, gate.Fail, "BudgetNeverMet", "lost/lost (minAvailable 1) lets 1 pods go, and nobody makes those without a controller anew: no controller (bare-0, bare-1)"},
+		{"lost", 0, 0, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 2, gate.Fail, "BudgetNeverMet", "lost/lost (minAvailable 1) lets 1 pod go, and nobody makes those without a controller anew: no controller (bare-0, bare-1)"},
 		{"neither", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{}, 0, gate.Fail, "BudgetNeverMet", "neither/neither (no rule) covers no workload that can be scaled"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -573,7 +573,7 @@ func TestF23Budgets(t *testing.T) {
 func TestDisruptionBudgetsVerify(t *testing.T) {
 	w := newWatched(t)
 	w.reading.Node = "n1"
-	v := w.verify("disruptionBudgets", ``, "1 pods to evict, of 2 on n1, and 0 budgets")
+	v := w.verify("disruptionBudgets", ``, "1 pod to evict, of 2 on n1, and 0 budgets")
 	if got := v.changes(); got != "put under a budget that allows no eviction: elsewhere/p-n1 -> Fail BudgetNeverMet" {
 		t.Errorf("mutations:\n%s", got)
 	}

@@ -95,7 +95,7 @@ func (c headroom) Verify(ctx context.Context) (Verification, error) {
 	own := c.cluster.Node
 	moving := movers(l.Tenants, c.options)
 	v := Verification{
-		Looked: fmt.Sprintf("%d pods that would move, of %d on %s; %d pods on %d nodes", len(moving), len(l.Tenants), own, l.Pods, len(nodes)),
+		Looked: fmt.Sprintf("%s that would move, of %d on %s; %s on %s", count(len(moving), "pod"), len(l.Tenants), own, count(l.Pods, "pod"), count(len(nodes), "node")),
 		Result: carried(nodes, l, own, c.options),
 	}
 	added := ""
@@ -185,9 +185,9 @@ func carried(nodes []cluster.Node, l cluster.Load, own string, o HeadroomOptions
 	moving, other := movers(l.Tenants, o), rooms(nodes, l, own, o)
 	switch {
 	case len(moving) == 0:
-		return gate.Passed("NothingMoves", "none of %d pods on %s would move", len(l.Tenants), own)
+		return gate.Passed("NothingMoves", "%s", agree(len(l.Tenants), fmt.Sprintf("the only pod on %s would not move", own), fmt.Sprintf("none of %d pods on %s would move", len(l.Tenants), own)))
 	case len(other) == 0:
-		return gate.Failed("NoOtherNode", "%d pods would move, and none of %d other nodes is Ready, schedulable and selected", len(moving), len(nodes)-1)
+		return gate.Failed("NoOtherNode", "%s would move, and %s Ready, schedulable and selected", count(len(moving), "pod"), agree(len(nodes)-1, "the other node is not", fmt.Sprintf("none of %d other nodes is", len(nodes)-1)))
 	}
 
 	var nowhere, large, short []string
@@ -220,10 +220,10 @@ func carried(nodes []cluster.Node, l cluster.Load, own string, o HeadroomOptions
 				pods++
 			}
 		}
-		free, count := freeIn(other, set)
+		free, nodes := freeIn(other, set)
 		for _, name := range counted(demand, o) {
 			if lack := demand[name] - free[name]; lack > 0 {
-				text := fmt.Sprintf("%s short by %s: %d pods request %s, and %s is free on the %d nodes where they may run", name, show(name, lack), pods, show(name, demand[name]), show(name, free[name]), count)
+				text := fmt.Sprintf("%s short by %s: %s %s %s, and %s is free on the %s where %s may run", name, show(name, lack), count(pods, "pod"), agree(pods, "requests", "request"), show(name, demand[name]), show(name, free[name]), count(nodes, "node"), agree(pods, "it", "they"))
 				if !said[text] {
 					short = append(short, text)
 				}
@@ -243,9 +243,9 @@ func carried(nodes []cluster.Node, l cluster.Load, own string, o HeadroomOptions
 	case len(short) > 0:
 		return gate.Failed("ResourceShort", "%s", text)
 	case tightest == "":
-		return gate.Passed("HasHeadroom", "%d pods would move, and request nothing that counts", len(moving))
+		return gate.Passed("HasHeadroom", "%s would move, and %s nothing that counts", count(len(moving), "pod"), agree(len(moving), "requests", "request"))
 	}
-	return gate.Passed("HasHeadroom", "%d nodes can take the %d pods that would move; tightest is %s", len(other), len(moving), tightest)
+	return gate.Passed("HasHeadroom", "%s can take the %s that would move; tightest is %s", count(len(other), "node"), count(len(moving), "pod"), tightest)
 }
 
 // called names the pod, and its workload.
@@ -266,6 +266,14 @@ func show(name corev1.ResourceName, amount int64) string {
 		return fmt.Sprintf("%.1fMi", float64(amount)/mebi)
 	}
 	return fmt.Sprint(amount)
+}
+
+// named writes an amount with the name of its resource.
+func named(name corev1.ResourceName, amount int64) string {
+	if name == corev1.ResourcePods {
+		return count(amount, "pod")
+	}
+	return show(name, amount) + " " + string(name)
 }
 
 // counted are the resources of the demand that the options let count, in order.
@@ -312,9 +320,9 @@ func tooLarge(t cluster.Tenant, in []room, set *big.Int, o HeadroomOptions) stri
 	var requested []string
 	for _, name := range names {
 		if most[name] < t.Requests[name] {
-			return fmt.Sprintf("%s requests %s %s, and no node where it may run has more than %s free", called(t), show(name, t.Requests[name]), name, show(name, most[name]))
+			return fmt.Sprintf("%s requests %s, and no node where it may run has more than %s free", called(t), named(name, t.Requests[name]), show(name, most[name]))
 		}
-		requested = append(requested, show(name, t.Requests[name])+" "+string(name))
+		requested = append(requested, named(name, t.Requests[name]))
 	}
 	return fmt.Sprintf("%s requests %s, and no node where it may run has all of that free", called(t), strings.Join(requested, ", "))
 }

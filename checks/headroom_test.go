@@ -91,7 +91,7 @@ func TestCarried(t *testing.T) {
 	}{
 		{
 			"room enough", sized("a b c"), []corev1.Pod{mover("x", "cpu=2 memory=6Gi"), mover("y", "cpu=1", on("b"))}, HeadroomOptions{},
-			wanted{gate.Pass, "HasHeadroom", "2 nodes can take the 1 pods that would move; tightest is memory: 6.0Gi requested, 16.0Gi free"},
+			wanted{gate.Pass, "HasHeadroom", "2 nodes can take the 1 pod that would move; tightest is memory: 6.0Gi requested, 16.0Gi free"},
 		},
 		{
 			"nothing here", sized("a b"), nil, HeadroomOptions{},
@@ -103,7 +103,7 @@ func TestCarried(t *testing.T) {
 		},
 		{
 			"what is exactly free", sized("a b"), []corev1.Pod{mover("x", "cpu=3500m memory=8Gi"), mover("y", "cpu=500m", on("b"))}, HeadroomOptions{},
-			wanted{gate.Pass, "HasHeadroom", "1 nodes can take the 1 pods that would move; tightest is cpu: 3500m requested, 3500m free"},
+			wanted{gate.Pass, "HasHeadroom", "1 node can take the 1 pod that would move; tightest is cpu: 3500m requested, 3500m free"},
 		},
 		{
 			"finished pods leave room", sized("a b"), []corev1.Pod{mover("x", "cpu=4"), mover("y", "cpu=4", on("b"), finished), mover("z", "cpu=4", on(""))}, HeadroomOptions{},
@@ -119,25 +119,25 @@ func TestCarried(t *testing.T) {
 		},
 		{
 			"TestF31ShortOfPods", sized("a b", func(n []cluster.Node) { n[1].Allocatable[corev1.ResourcePods] = 1 }), []corev1.Pod{mover("x", ""), mover("y", "")}, HeadroomOptions{},
-			wanted{gate.Fail, "ResourceShort", "pods short by 1: 2 pods request 2, and 1 is free on the 1 nodes where they may run"},
+			wanted{gate.Fail, "ResourceShort", "pods short by 1: 2 pods request 2, and 1 is free on the 1 node where they may run"},
 		},
 		{
 			"TestF31ShortOfTwo", sized("a b"), []corev1.Pod{mover("x", "cpu=3 memory=5Gi"), mover("y", "cpu=2 memory=5Gi")}, HeadroomOptions{},
-			wanted{gate.Fail, "ResourceShort", "cpu short by 1: 2 pods request 5, and 4 is free on the 1 nodes where they may run; memory short by 2.0Gi: 2 pods request 10.0Gi, and 8.0Gi is free on the 1 nodes where they may run"},
+			wanted{gate.Fail, "ResourceShort", "cpu short by 1: 2 pods request 5, and 4 is free on the 1 node where they may run; memory short by 2.0Gi: 2 pods request 10.0Gi, and 8.0Gi is free on the 1 node where they may run"},
 		},
 		{"only memory counts", sized("a b"), []corev1.Pod{mover("x", "cpu=3 memory=4Gi"), mover("y", "cpu=2 memory=4Gi")}, HeadroomOptions{Resources: []string{"memory"}}, wanted{gate.Pass, "HasHeadroom", ""}},
 		{
 			"nothing that counts", sized("a b"), []corev1.Pod{mover("x", "cpu=9")}, HeadroomOptions{Resources: []string{"nvidia.com/gpu"}},
-			wanted{gate.Pass, "HasHeadroom", "1 pods would move, and request nothing that counts"},
+			wanted{gate.Pass, "HasHeadroom", "1 pod would move, and requests nothing that counts"},
 		},
 		{
 			// A resource that no other node has.
 			"TestF31NoGPU", sized("a b"), []corev1.Pod{mover("x", "nvidia.com/gpu=1", stateful)}, HeadroomOptions{},
-			wanted{gate.Fail, "PodTooLarge", "shop/x (StatefulSet db) requests 1 nvidia.com/gpu, and no node where it may run has more than 0 free; nvidia.com/gpu short by 1: 1 pods request 1, and 0 is free on the 1 nodes where they may run"},
+			wanted{gate.Fail, "PodTooLarge", "shop/x (StatefulSet db) requests 1 nvidia.com/gpu, and no node where it may run has more than 0 free; nvidia.com/gpu short by 1: 1 pod requests 1, and 0 is free on the 1 node where it may run"},
 		},
 		{
 			"TestF31Reserve", sized("a b"), []corev1.Pod{mover("x", "cpu=3700m")}, HeadroomOptions{Reserve: 10},
-			wanted{gate.Fail, "PodTooLarge", "shop/x (no controller) requests 3700m cpu, and no node where it may run has more than 3600m free; cpu short by 100m: 1 pods request 3700m, and 3600m is free on the 1 nodes where they may run"},
+			wanted{gate.Fail, "PodTooLarge", "shop/x (no controller) requests 3700m cpu, and no node where it may run has more than 3600m free; cpu short by 100m: 1 pod requests 3700m, and 3600m is free on the 1 node where it may run"},
 		},
 		{"within the reserve", sized("a b"), []corev1.Pod{mover("x", "cpu=3600m")}, HeadroomOptions{Reserve: 10}, wanted{gate.Pass, "HasHeadroom", ""}},
 		{
@@ -154,8 +154,8 @@ func TestCarried(t *testing.T) {
 			wanted{gate.Pass, "HasHeadroom", ""},
 		},
 
-		{"TestF31OthersAreNotReady", sized("a b- c!"), []corev1.Pod{mover("x", "")}, HeadroomOptions{}, wanted{gate.Fail, "NoOtherNode", "1 pods would move, and none of 2 other nodes is Ready, schedulable and selected"}},
-		{"TestF31Alone", sized("a"), []corev1.Pod{mover("x", "")}, HeadroomOptions{}, wanted{gate.Fail, "NoOtherNode", "1 pods would move, and none of 0 other nodes is Ready, schedulable and selected"}},
+		{"TestF31OthersAreNotReady", sized("a b- c!"), []corev1.Pod{mover("x", "")}, HeadroomOptions{}, wanted{gate.Fail, "NoOtherNode", "1 pod would move, and none of 2 other nodes is Ready, schedulable and selected"}},
+		{"TestF31Alone", sized("a"), []corev1.Pod{mover("x", "")}, HeadroomOptions{}, wanted{gate.Fail, "NoOtherNode", "1 pod would move, and none of 0 other nodes is Ready, schedulable and selected"}},
 		{"TestF31NotSelected", sized("a b"), []corev1.Pod{mover("x", "")}, HeadroomOptions{NodeSelector: selector(t, "pool=x")}, wanted{gate.Fail, "NoOtherNode", ""}},
 		{"not drained", sized("a b-"), []corev1.Pod{mover("x", "")}, HeadroomOptions{PodSelector: selector(t, "app")}, wanted{gate.Pass, "NothingMoves", ""}},
 		{
@@ -178,7 +178,7 @@ func TestCarried(t *testing.T) {
 			// What is free behind a taint is not free for all.
 			"TestF31RoomBehindATaint", sized("a b c", tainted(2, corev1.TaintEffectNoSchedule)),
 			[]corev1.Pod{mover("x", "cpu=2"), mover("y", "cpu=1"), mover("g", "cpu=3", tolerating("gpu")), mover("z", "cpu=2", on("b"))}, HeadroomOptions{},
-			wanted{gate.Fail, "ResourceShort", "cpu short by 1: 2 pods request 3, and 2 is free on the 1 nodes where they may run"},
+			wanted{gate.Fail, "ResourceShort", "cpu short by 1: 2 pods request 3, and 2 is free on the 1 node where they may run"},
 		},
 		{
 			// The one that tolerates the taint goes behind it.
@@ -188,7 +188,7 @@ func TestCarried(t *testing.T) {
 		},
 		{
 			"all problems are told", sized("a b"), []corev1.Pod{mover("db-0", "", selecting("name", "a")), mover("x", "cpu=9"), mover("y", "memory=5Gi"), mover("z", "memory=5Gi")}, HeadroomOptions{},
-			wanted{gate.Fail, "NowhereElse", "may run on no other node that is Ready and schedulable: shop/db-0 (no controller); shop/x (no controller) requests 9 cpu, and no node where it may run has more than 4 free; cpu short by 5: 3 pods request 9, and 4 is free on the 1 nodes where they may run; memory short by 2.0Gi: 3 pods request 10.0Gi, and 8.0Gi is free on the 1 nodes where they may run"},
+			wanted{gate.Fail, "NowhereElse", "may run on no other node that is Ready and schedulable: shop/db-0 (no controller); shop/x (no controller) requests 9 cpu, and no node where it may run has more than 4 free; cpu short by 5: 3 pods request 9, and 4 is free on the 1 node where they may run; memory short by 2.0Gi: 3 pods request 10.0Gi, and 8.0Gi is free on the 1 node where they may run"},
 		},
 		{"another name", sized("b c"), nil, HeadroomOptions{}, wanted{gate.Unknown, "OwnNodeUnknown", `the gate's own node "a" is none of the 2 nodes of the cluster`}},
 	} {
@@ -296,13 +296,13 @@ func TestF31Headroom(t *testing.T) {
 		_, err := w.CP.Client().CoreV1().Pods(elsewhere).Create(w.ctx, &p, metav1.CreateOptions{})
 		w.must(err)
 	}
-	judge(wanted{gate.Pass, "HasHeadroom", "2 nodes can take the 1 pods that would move; tightest is pods: 1 requested, 216 free"})
-	v := w.verify("headroom", ``, "1 pods that would move, of 2 on n1; 6 pods on 3 nodes")
+	judge(wanted{gate.Pass, "HasHeadroom", "2 nodes can take the 1 pod that would move; tightest is pods: 1 requested, 216 free"})
+	v := w.verify("headroom", ``, "1 pod that would move, of 2 on n1; 6 pods on 3 nodes")
 	if got := v.changes(); got != "filled: all nodes -> Fail PodTooLarge\nremoved: all other nodes -> Fail NoOtherNode" {
 		t.Errorf("mutations:\n%s", got)
 	}
 	w.must(w.CP.DeletePod(w.ctx, elsewhere, "p-n1"))
-	judge(wanted{gate.Pass, "NothingMoves", "none of 1 pods on n1 would move"})
+	judge(wanted{gate.Pass, "NothingMoves", "the only pod on n1 would not move"})
 	v = w.verify("headroom", ``, "0 pods that would move, of 1 on n1; 5 pods on 3 nodes")
 	if got := v.changes(); got != "filled: all nodes; added: default/another -> Fail PodTooLarge\nremoved: all other nodes; added: default/another -> Fail NoOtherNode" {
 		t.Errorf("mutations without pods:\n%s", got)
@@ -318,10 +318,10 @@ func TestF31Headroom(t *testing.T) {
 	add("nowhere", "", "memory=8Gi")
 	judge(wanted{gate.Pass, "HasHeadroom", "2 nodes can take the 3 pods that would move; tightest is memory: 18.0Gi requested, 24.0Gi free"})
 	cordon(w, w.Nodes[2], "true")
-	judge(wanted{gate.Fail, "ResourceShort", "memory short by 10.0Gi: 3 pods request 18.0Gi, and 8.0Gi is free on the 1 nodes where they may run"})
+	judge(wanted{gate.Fail, "ResourceShort", "memory short by 10.0Gi: 3 pods request 18.0Gi, and 8.0Gi is free on the 1 node where they may run"})
 	cordon(w, w.Nodes[2], "false")
 	w.must(w.Nodes[2].SetTaints(w.ctx, corev1.Taint{Key: "gpu", Effect: corev1.TaintEffectNoSchedule}))
-	judge(wanted{gate.Fail, "ResourceShort", "memory short by 10.0Gi: 3 pods request 18.0Gi, and 8.0Gi is free on the 1 nodes where they may run"})
+	judge(wanted{gate.Fail, "ResourceShort", "memory short by 10.0Gi: 3 pods request 18.0Gi, and 8.0Gi is free on the 1 node where they may run"})
 	w.must(w.Nodes[2].SetTaints(w.ctx))
 	judge(wanted{gate.Pass, "HasHeadroom", ""})
 	_, err = w.CP.Client().CoreV1().Nodes().Patch(w.ctx, "n3", apitypes.MergePatchType, []byte(`{"status":{"allocatable":{"memory":"5Gi"}}}`), metav1.PatchOptions{}, "status")

@@ -188,7 +188,7 @@ func (c httpGet) Verify(ctx context.Context) (Verification, error) {
 		}
 	}
 	if c.options.Body.Regexp != nil {
-		v.Looked += fmt.Sprintf(", with a body of %d bytes", len(a.body))
+		v.Looked += ", with a body of " + count(len(a.body), "byte")
 		mutate("the body was empty", answer{a.host, a.status, nil})
 		mutate("the body was another text", answer{a.host, a.status, []byte("another text")})
 		mutate("the body was without what matches", answer{a.host, a.status, c.options.Body.ReplaceAll(a.body, nil)})

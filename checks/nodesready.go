@@ -52,7 +52,7 @@ func (c nodesReady) Verify(ctx context.Context) (Verification, error) {
 	chosen := selected(nodes.Items, c.options.Selector)
 	some := chosen[:min(c.options.MaxNotReady+1, len(chosen))]
 	v := Verification{
-		Looked: fmt.Sprintf("%d of %d nodes", len(chosen), len(nodes.Items)),
+		Looked: fmt.Sprintf("%d of %s", len(chosen), count(len(nodes.Items), "node")),
 		Result: c.judge(nodes.Items),
 		Mutations: []Mutation{
 			c.worsened(nodes.Items, some, "made NotReady: %s", func(n *cluster.Node) { n.Ready, n.Reason = corev1.ConditionFalse, "" }),
@@ -82,13 +82,13 @@ func allReady(nodes []cluster.Node, o NodesReadyOptions) gate.Result {
 	}
 	switch {
 	case selected == 0:
-		return gate.Failed("NoNodes", "no node matches the selector %q, of %d nodes", o.Selector, len(nodes))
+		return gate.Failed("NoNodes", "%s", noneOf(o.Selector, len(nodes)))
 	case selected < o.Minimum:
-		return gate.Failed("TooFewNodes", "only %d nodes match the selector %q, and the minimum is %d", selected, o.Selector, o.Minimum)
+		return gate.Failed("TooFewNodes", "only %s %s the selector %q, and the minimum is %d", count(selected, "node"), agree(selected, "matches", "match"), o.Selector, o.Minimum)
 	case len(notReady) > o.MaxNotReady:
-		return gate.Failed("NodesNotReady", "%d of %d nodes are not Ready, and %d may be: %s", len(notReady), selected, o.MaxNotReady, notReady)
+		return gate.Failed("NodesNotReady", "%d of %s %s not Ready, and %d may be: %s", len(notReady), count(selected, "node"), agree(len(notReady), "is", "are"), o.MaxNotReady, notReady)
 	case len(notReady) > 0:
-		return gate.Passed("EnoughNodesReady", "%d of %d nodes are not Ready, as many as may be: %s", len(notReady), selected, notReady)
+		return gate.Passed("EnoughNodesReady", "%d of %s %s not Ready, as many as may be: %s", len(notReady), count(selected, "node"), agree(len(notReady), "is", "are"), notReady)
 	}
-	return gate.Passed("NodesReady", "all %d nodes are Ready", selected)
+	return gate.Passed("NodesReady", "%s %s Ready", all(selected, "node"), agree(selected, "is", "are"))
 }

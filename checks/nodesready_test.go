@@ -38,28 +38,28 @@ func TestAllReady(t *testing.T) {
 		{
 			"TestF02NoneSelected", []cluster.Node{member("a", up)},
 			NodesReadyOptions{Minimum: 1, MaxNotReady: 5, Selector: selector(t, "pool=gone")},
-			wanted{gate.Fail, "NoNodes", `no node matches the selector "pool=gone", of 1 nodes`},
+			wanted{gate.Fail, "NoNodes", `no node matches the selector "pool=gone", of 1 node`},
 		},
 		{
 			"TestF05NoReadyCondition", []cluster.Node{member("a", up), member("b", "")}, one,
-			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes are not Ready, and 0 may be: b (no Ready condition)"},
+			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes is not Ready, and 0 may be: b (no Ready condition)"},
 		},
 		{
 			"TestF05ReadyUnknown", []cluster.Node{member("a", up), member("b", lost)}, one,
-			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes are not Ready, and 0 may be: b (Ready=Unknown)"},
+			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes is not Ready, and 0 may be: b (Ready=Unknown)"},
 		},
 		{
 			"the kubelet's reason", []cluster.Node{member("a", up), broken}, one,
-			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes are not Ready, and 0 may be: b (Ready=False, KubeletNotReady)"},
+			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes is not Ready, and 0 may be: b (Ready=False, KubeletNotReady)"},
 		},
 		{
 			// A status that no Kubernetes has is not True either.
 			"a status of another kind", []cluster.Node{member("a", "true")}, one,
-			wanted{gate.Fail, "NodesNotReady", "1 of 1 nodes are not Ready, and 0 may be: a (Ready=true)"},
+			wanted{gate.Fail, "NodesNotReady", "1 of 1 node is not Ready, and 0 may be: a (Ready=true)"},
 		},
 		{
 			"as many as may be", []cluster.Node{member("a", up), broken}, NodesReadyOptions{Minimum: 1, MaxNotReady: 1},
-			wanted{gate.Pass, "EnoughNodesReady", "1 of 2 nodes are not Ready, as many as may be: b (Ready=False, KubeletNotReady)"},
+			wanted{gate.Pass, "EnoughNodesReady", "1 of 2 nodes is not Ready, as many as may be: b (Ready=False, KubeletNotReady)"},
 		},
 		{
 			"one more than may be", []cluster.Node{member("a", lost), broken, member("c", up)}, NodesReadyOptions{Minimum: 1, MaxNotReady: 1},
@@ -77,12 +77,12 @@ func TestAllReady(t *testing.T) {
 		{
 			"the selector keeps others out of it", []cluster.Node{member("a", up, "pool", "x"), member("b", down, "pool", "y"), member("c", "")},
 			NodesReadyOptions{Minimum: 1, Selector: selector(t, "pool in (x,z)")},
-			wanted{gate.Pass, "NodesReady", "all 1 nodes are Ready"},
+			wanted{gate.Pass, "NodesReady", "1 node is Ready"},
 		},
 		{
 			"the selector finds the one", []cluster.Node{member("a", up, "pool", "x"), member("b", down, "pool", "y")},
 			NodesReadyOptions{Minimum: 1, Selector: selector(t, "pool!=x")},
-			wanted{gate.Fail, "NodesNotReady", "1 of 1 nodes are not Ready, and 0 may be: b (Ready=False)"},
+			wanted{gate.Fail, "NodesNotReady", "1 of 1 node is not Ready, and 0 may be: b (Ready=False)"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.want.compare(t, allReady(c.nodes, c.options)) })

@@ -192,7 +192,7 @@ func (c podsReady) Verify(ctx context.Context) (Verification, error) {
 		total += len(found.Items)
 	}
 	v := Verification{
-		Looked: fmt.Sprintf("%d pods, %d DaemonSets and %d nodes", total, len(w.sets), len(w.nodes)),
+		Looked: fmt.Sprintf("%s, %s and %s", count(total, "pod"), count(len(w.sets), "DaemonSet"), count(len(w.nodes), "node")),
 		Result: c.judge(w),
 	}
 	mutate := func(change string, worsen func(cluster.Pod) (cluster.Pod, bool)) {
@@ -275,7 +275,7 @@ func podsFine(w workload, o PodsReadyOptions) gate.Result {
 		// The controller's own count catches what its rules, read here, do not.
 		if desired := int(w.sets[i].Status.DesiredNumberScheduled); desired > counted[set] {
 			short += desired - counted[set] - 1
-			complain("PodsMissing", fmt.Sprintf("%s (%d pods are desired, %d were found)", set, desired, counted[set]))
+			complain("PodsMissing", fmt.Sprintf("%s (%s %s desired, %d %s found)", set, count(desired, "pod"), agree(desired, "is", "are"), counted[set], agree(counted[set], "was", "were")))
 		}
 	}
 	if o.OnEveryNode {
@@ -285,13 +285,13 @@ func podsFine(w workload, o PodsReadyOptions) gate.Result {
 			}
 		}
 	}
-	switch count := len(bad) + short; {
-	case count == 0:
-		return gate.Passed("PodsReady", "all %d pods are Running and Ready", total)
-	case count <= o.MaxNotReady:
-		return gate.Passed("EnoughPodsReady", "%d pods are missing or not ready, of %d found, and %d may be: %s", count, total, o.MaxNotReady, bad)
+	switch ill := len(bad) + short; {
+	case ill == 0:
+		return gate.Passed("PodsReady", "%s %s Running and Ready", all(total, "pod"), agree(total, "is", "are"))
+	case ill <= o.MaxNotReady:
+		return gate.Passed("EnoughPodsReady", "%s %s missing or not ready, of %d found, and %d may be: %s", count(ill, "pod"), agree(ill, "is", "are"), total, o.MaxNotReady, bad)
 	default:
-		return gate.Failed(reason, "%d pods are missing or not ready, of %d found: %s", count, total, bad)
+		return gate.Failed(reason, "%s %s missing or not ready, of %d found: %s", count(ill, "pod"), agree(ill, "is", "are"), total, bad)
 	}
 }
 

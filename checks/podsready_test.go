@@ -86,11 +86,11 @@ func TestPodsFine(t *testing.T) {
 		},
 		{
 			"TestF03PodNotReady", workload{found: []cluster.Listing[cluster.Pod]{ill(found("x", "a", "b"), notReady)}, nodes: up("a", "b")},
-			PodsReadyOptions{}, wanted{gate.Fail, "PodsNotReady", "1 pods are missing or not ready, of 2 found: cni/x-b on b (Ready=False)"},
+			PodsReadyOptions{}, wanted{gate.Fail, "PodsNotReady", "1 pod is missing or not ready, of 2 found: cni/x-b on b (Ready=False)"},
 		},
 		{
 			"TestF03BetweenTwoCrashes", workload{found: []cluster.Listing[cluster.Pod]{crashed}, nodes: up("a", "b")}, PodsReadyOptions{},
-			wanted{gate.Fail, "CrashLooping", "1 pods are missing or not ready, of 2 found: cni/x-b on b (crashed again at 2026-03-14T11:50:01Z)"},
+			wanted{gate.Fail, "CrashLooping", "1 pod is missing or not ready, of 2 found: cni/x-b on b (crashed again at 2026-03-14T11:50:01Z)"},
 		},
 		{
 			// The clock of a kubelet that is ahead does not end the window early.
@@ -103,7 +103,7 @@ func TestPodsFine(t *testing.T) {
 		},
 		{
 			"TestF04NodeWithoutPod", workload{found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1)}, nodes: up("a", "b")},
-			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 1 found: b (no pod of cni/x)"},
+			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 1 found: b (no pod of cni/x)"},
 		},
 		{
 			// Both DaemonSets must be on the node, not one of them twice.
@@ -111,7 +111,7 @@ func TestPodsFine(t *testing.T) {
 				found: []cluster.Listing[cluster.Pod]{found("x", "a", "b"), found("y", "a", "a")},
 				sets:  []appsv1.DaemonSet{newSet("x", 2), newSet("y", 2)}, nodes: up("a", "b"),
 			},
-			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 4 found: b (no pod of cni/y)"},
+			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 4 found: b (no pod of cni/y)"},
 		},
 		{
 			// Of the same name in another namespace: another DaemonSet.
@@ -119,14 +119,14 @@ func TestPodsFine(t *testing.T) {
 				found: []cluster.Listing[cluster.Pod]{{Now: now, Items: []cluster.Pod{{Namespace: "other", Name: "x-a", Node: "a", Owner: "x"}}}},
 				sets:  []appsv1.DaemonSet{newSet("x", 0)}, nodes: up("a"),
 			},
-			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 1 found: a (no pod of cni/x)"},
+			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 1 found: a (no pod of cni/x)"},
 		},
 		{
 			// A pod of nobody's, left behind by hand, does not stand in.
 			"TestF04OrphanBesideItsDaemonSet", workload{
 				found: []cluster.Listing[cluster.Pod]{found("", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1)}, nodes: up("a"),
 			},
-			everywhere, wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 1 found: a (no pod of cni/x)"},
+			everywhere, wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 1 found: a (no pod of cni/x)"},
 		},
 		{
 			"TestF04OrphansAndNoDaemonSet", workload{found: []cluster.Listing[cluster.Pod]{found("x", "a")}, nodes: up("a", "b", "c")},
@@ -164,7 +164,7 @@ func TestPodsFine(t *testing.T) {
 			"TestF04LeftOutByItsDaemonSet", workload{
 				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1, onlyA)}, nodes: up("a", "b"),
 			},
-			everywhere, wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 1 found: b (no pod)"},
+			everywhere, wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 1 found: b (no pod)"},
 		},
 		{
 			"a node that is meant to have none", workload{
@@ -179,27 +179,27 @@ func TestPodsFine(t *testing.T) {
 				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1)}, nodes: up("a", "b"),
 			},
 			PodsReadyOptions{OnEveryNode: true, NodeSelector: selector(t, "kubernetes.io/hostname!=b")},
-			wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 1 found: b (no pod of cni/x)"},
+			wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 1 found: b (no pod of cni/x)"},
 		},
 		{
 			// The controller knows of nodes that the rules read here leave out.
 			"TestF04MoreDesiredThanFound", workload{
 				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 4, onlyA)}, nodes: up("a", "b"),
 			},
-			PodsReadyOptions{MaxNotReady: 2}, wanted{gate.Fail, "PodsMissing", "3 pods are missing or not ready, of 1 found: cni/x (4 pods are desired, 1 were found)"},
+			PodsReadyOptions{MaxNotReady: 2}, wanted{gate.Fail, "PodsMissing", "3 pods are missing or not ready, of 1 found: cni/x (4 pods are desired, 1 was found)"},
 		},
 		{
 			"as many missing as may be", workload{
 				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 4, onlyA)}, nodes: up("a", "b"),
 			},
-			PodsReadyOptions{MaxNotReady: 3}, wanted{gate.Pass, "EnoughPodsReady", "3 pods are missing or not ready, of 1 found, and 3 may be: cni/x (4 pods are desired, 1 were found)"},
+			PodsReadyOptions{MaxNotReady: 3}, wanted{gate.Pass, "EnoughPodsReady", "3 pods are missing or not ready, of 1 found, and 3 may be: cni/x (4 pods are desired, 1 was found)"},
 		},
 		{
 			// Neither by the number, nor because every node should have one.
 			"each missing pod counts once", workload{
 				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 2)}, nodes: up("a", "b"),
 			},
-			PodsReadyOptions{OnEveryNode: true, MaxNotReady: 1}, wanted{gate.Pass, "EnoughPodsReady", "1 pods are missing or not ready, of 1 found, and 1 may be: b (no pod of cni/x)"},
+			PodsReadyOptions{OnEveryNode: true, MaxNotReady: 1}, wanted{gate.Pass, "EnoughPodsReady", "1 pod is missing or not ready, of 1 found, and 1 may be: b (no pod of cni/x)"},
 		},
 		{
 			"one more than may be", workload{
@@ -209,7 +209,7 @@ func TestPodsFine(t *testing.T) {
 		},
 		{
 			"pending, and on no node", workload{found: []cluster.Listing[cluster.Pod]{nowhere}}, PodsReadyOptions{},
-			wanted{gate.Fail, "PodsNotReady", "1 pods are missing or not ready, of 1 found: cni/x-? on no node (phase Pending)"},
+			wanted{gate.Fail, "PodsNotReady", "1 pod is missing or not ready, of 1 found: cni/x-? on no node (phase Pending)"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.want.compare(t, podsFine(c.w, c.options)) })

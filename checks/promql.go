@@ -247,9 +247,9 @@ func expected(r reply, o PromQLOptions) gate.Result {
 	case len(against) > 0 && o.Expect.empty():
 		return gate.Failed("SeriesReturned", "the query returned %d series, and should return none: %s", len(against), against)
 	case len(against) > 0:
-		return gate.Failed("ValuesNotAsExpected", "%d of %d values are not %s: %s", len(against), len(samples), o.Expect, against)
+		return gate.Failed("ValuesNotAsExpected", "%d of %s %s not %s: %s", len(against), count(len(samples), "value"), agree(len(against), "is", "are"), o.Expect, against)
 	case len(notNumbers) > 0:
-		return gate.Undecided("NotANumber", "%d of %d values are not a number, so they do not compare: %s", len(notNumbers), len(samples), notNumbers)
+		return gate.Undecided("NotANumber", "%d of %s %s not a number, so %s not compare: %s", len(notNumbers), count(len(samples), "value"), agree(len(notNumbers), "is", "are"), agree(len(notNumbers), "it does", "they do"), notNumbers)
 	case len(samples) == 0 && !o.Expect.empty():
 		return gate.Undecided("NoValues", "the query returned nothing, and values that are %s were expected: is the metric still there?", o.Expect)
 	}
@@ -265,7 +265,7 @@ func expected(r reply, o PromQLOptions) gate.Result {
 	if o.Expect.empty() {
 		return gate.Passed("NothingReturned", "the query returned nothing")
 	}
-	return gate.Passed("ValuesAsExpected", "all %d values are %s", len(samples), o.Expect)
+	return gate.Passed("ValuesAsExpected", "%s %s %s", all(len(samples), "value"), agree(len(samples), "is", "are"), o.Expect)
 }
 
 // samplesOf returns the answer's values, or in words what it is instead.

@@ -118,7 +118,7 @@ func (c readySoak) Verify(ctx context.Context) (Verification, error) {
 	now := earlier(nodes.Now, records.Now)
 	known := byNode(records.Items)
 	v := Verification{
-		Looked: fmt.Sprintf("%d nodes and %d records", len(nodes.Items), len(records.Items)),
+		Looked: fmt.Sprintf("%s and %s", count(len(nodes.Items), "node"), count(len(records.Items), "record")),
 		Result: soaked(nodes.Items, known, now, c.options),
 	}
 	mutate := func(change string, i int, worsen func(n *cluster.Node, records map[string]cluster.Entry)) {
@@ -259,9 +259,9 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Tim
 	left := time.Duration(o.Duration) - now.Sub(last.at)
 	switch {
 	case selected == 0:
-		return gate.Failed("NoNodes", "no node matches the selector %q, of %d nodes", o.Selector, len(nodes))
+		return gate.Failed("NoNodes", "%s", noneOf(o.Selector, len(nodes)))
 	case len(unsure) > 0:
-		return gate.Undecided(reason, "of %d nodes, it is not known when these last rebooted: %s", selected, unsure)
+		return gate.Undecided(reason, "of %s, it is not known when %s last rebooted: %s", count(selected, "node"), agree(len(unsure), "this one", "these"), unsure)
 	case left > 0 && last.ahead:
 		// No end is announced: it would move with the clock.
 		return gate.Failed("Soaking", "%s", last.what)
@@ -270,7 +270,7 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Tim
 		r.RetryAfter = left
 		return r
 	case last.at.IsZero():
-		return gate.Passed("Soaked", "no reboot and no change of readiness counts among %d nodes", selected)
+		return gate.Passed("Soaked", "no reboot and no change of readiness counts among %s", count(selected, "node"))
 	}
 	return gate.Passed("Soaked", "quiet for %s: the last was that %s", now.Sub(last.at).Round(time.Second), last.what)
 }

@@ -88,7 +88,7 @@ func TestSoaked(t *testing.T) {
 		{"TestF02NoNodes", nil, []cluster.Entry{aRecord}, full, wanted{gate.Fail, "NoNodes", `no node matches the selector "", of 0 nodes`}, 0},
 		{
 			"TestF02NoneSelected", []cluster.Node{a}, []cluster.Entry{aRecord}, with(func(o *ReadySoakOptions) { o.Selector = selector(t, "pool=gone") }),
-			wanted{gate.Fail, "NoNodes", `no node matches the selector "pool=gone", of 1 nodes`}, 0,
+			wanted{gate.Fail, "NoNodes", `no node matches the selector "pool=gone", of 1 node`}, 0,
 		},
 
 		// The length of the soak.
@@ -160,7 +160,7 @@ func TestSoaked(t *testing.T) {
 		// F05, F37: what is not known.
 		{
 			"TestF05NoReadyCondition", []cluster.Node{a, old("b", without)}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Unknown, "NoReadyCondition", "of 2 nodes, it is not known when these last rebooted: b (no Ready condition)"}, 0,
+			wanted{gate.Unknown, "NoReadyCondition", "of 2 nodes, it is not known when this one last rebooted: b (no Ready condition)"}, 0,
 		},
 		{
 			"TestF05NoTransitionTime", []cluster.Node{a, old("b", func(n *cluster.Node) { n.Since = time.Time{} })}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
@@ -168,15 +168,15 @@ func TestSoaked(t *testing.T) {
 		},
 		{
 			"TestF37NoRecord", []cluster.Node{a, old("b")}, []cluster.Entry{aRecord}, full,
-			wanted{gate.Unknown, "NoRecord", "of 2 nodes, it is not known when these last rebooted: b (no record: its gate never ran; start it, or exclude the node with gateSelector)"}, 0,
+			wanted{gate.Unknown, "NoRecord", "of 2 nodes, it is not known when this one last rebooted: b (no record: its gate never ran; start it, or exclude the node with gateSelector)"}, 0,
 		},
 		{
 			"TestF37BadRecord", []cluster.Node{a, old("b")}, []cluster.Entry{aRecord, recorded("b", 40*day, malformed)}, full,
-			wanted{gate.Unknown, "BadRecord", "of 2 nodes, it is not known when these last rebooted: b (record sentinel-gate/x: broken)"}, 0,
+			wanted{gate.Unknown, "BadRecord", "of 2 nodes, it is not known when this one last rebooted: b (record sentinel-gate/x: broken)"}, 0,
 		},
 		{
 			"TestF37NoBootID", []cluster.Node{a, old("b", noBootID)}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Unknown, "NoBootID", "of 2 nodes, it is not known when these last rebooted: b (its Node status has no bootID)"}, 0,
+			wanted{gate.Unknown, "NoBootID", "of 2 nodes, it is not known when this one last rebooted: b (its Node status has no bootID)"}, 0,
 		},
 		{
 			// Two that are both empty are not the same boot.
@@ -185,7 +185,7 @@ func TestSoaked(t *testing.T) {
 		},
 		{
 			"TestF37RebootNotRecorded", []cluster.Node{a, old("b", otherBoot)}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Unknown, "RebootNotRecorded", "of 2 nodes, it is not known when these last rebooted: b (rebooted, and its gate has not come back)"}, 0,
+			wanted{gate.Unknown, "RebootNotRecorded", "of 2 nodes, it is not known when this one last rebooted: b (rebooted, and its gate has not come back)"}, 0,
 		},
 		{
 			// It cannot be told when the soak is over, so no time is announced.
@@ -225,12 +225,12 @@ func TestSoaked(t *testing.T) {
 		{
 			// It may tell of a boot a minute ago; nobody can read it.
 			"TestF15MalformedRecordOfADeletedNode", []cluster.Node{a}, []cluster.Entry{aRecord, recorded("gone", 0, malformed)}, full,
-			wanted{gate.Unknown, "BadRecord", "of 1 nodes, it is not known when these last rebooted: gone, which is gone (record sentinel-gate/x: broken)"}, 0,
+			wanted{gate.Unknown, "BadRecord", "of 1 node, it is not known when this one last rebooted: gone, which is gone (record sentinel-gate/x: broken)"}, 0,
 		},
 		{
 			// kured may have acted on what it saw, and the node has not come back.
 			"TestF15DeletedWhileItsGateWasOpen", []cluster.Node{a}, []cluster.Entry{aRecord, recorded("gone", 40*day, opened)}, full,
-			wanted{gate.Unknown, "GoneWhileOpen", "of 1 nodes, it is not known when these last rebooted: gone (its Node object went away while its gate was open; find out why, then delete the record)"}, 0,
+			wanted{gate.Unknown, "GoneWhileOpen", "of 1 node, it is not known when this one last rebooted: gone (its Node object went away while its gate was open; find out why, then delete the record)"}, 0,
 		},
 		{"a node whose gate is open, and that is there", []cluster.Node{a}, []cluster.Entry{recorded("a", 40*day, opened)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
 	} {
@@ -381,7 +381,7 @@ func TestF14Joined(t *testing.T) {
 	}
 	t.Run("only joined nodes", func(t *testing.T) {
 		b := old("b", createdAgo(time.Hour), readyFor(time.Hour))
-		wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 nodes"}.compare(t,
+		wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 node"}.compare(t,
 			soaked([]cluster.Node{b}, byNode([]cluster.Entry{recorded("b", 2*time.Hour, first)}), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: true}))
 	})
 }
@@ -560,7 +560,7 @@ func TestF14JoinedWithoutAGate(t *testing.T) {
 	o.GateSelector = selector(t, "kubernetes.io/os!=windows")
 	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]cluster.Node{windows}, nil, now, o))
 	o.IgnoreJoined = true
-	wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 nodes"}.compare(t, soaked([]cluster.Node{windows}, nil, now, o))
+	wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 node"}.compare(t, soaked([]cluster.Node{windows}, nil, now, o))
 	windows.Since = now.Add(-time.Hour)
 	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]cluster.Node{windows}, nil, now, o))
 }

@@ -230,7 +230,7 @@ func (c resourceCheck) Verify(ctx context.Context) (Verification, error) {
 		}
 		return found.judge(c.selection, c.options)
 	}
-	v := Verification{Looked: fmt.Sprintf("%d %s", others.objects+len(kept), c.selection), Result: judge(kept)}
+	v := Verification{Looked: number(others.objects+len(kept), c.selection), Result: judge(kept)}
 	for i, o := range kept {
 		for _, m := range worsened(o, c.expression.reads, from.now) {
 			changed := slices.Clone(kept)
@@ -317,13 +317,19 @@ func (t tally) judge(s cluster.Selection, o ResourceOptions) gate.Result {
 	case t.objects == 0:
 		return gate.Failed("NoObjects", "there are no %s", s)
 	case t.objects < o.Minimum:
-		return gate.Failed("TooFewObjects", "there are only %d %s, and the minimum is %d", t.objects, s, o.Minimum)
+		return gate.Failed("TooFewObjects", "there %s only %s, and the minimum is %d", agree(t.objects, "is", "are"), number(t.objects, s), o.Minimum)
 	case t.untrue.count > 0:
-		return gate.Failed("ExpressionFalse", "the expression is false for %d of %d %s: %s", t.untrue.count, t.objects, s, t.untrue)
+		return gate.Failed("ExpressionFalse", "the expression is false for %d of %s: %s", t.untrue.count, number(t.objects, s), t.untrue)
 	case t.unsure.count > 0:
-		return gate.Undecided(t.reason, "the expression has no result for %d of %d %s: %s", t.unsure.count, t.objects, s, t.unsure)
+		return gate.Undecided(t.reason, "the expression has no result for %d of %s: %s", t.unsure.count, number(t.objects, s), t.unsure)
 	}
-	return gate.Passed("ExpressionTrue", "the expression is true for all %d %s", t.objects, s)
+	return gate.Passed("ExpressionTrue", "the expression is true for %s%s", agree(t.objects, "", "all "), number(t.objects, s))
+}
+
+// number is how many objects there are. What is selected is known in the plural
+// alone.
+func number(objects int, s cluster.Selection) string {
+	return fmt.Sprintf("%d %s%s", objects, agree(objects, "object of ", ""), s)
 }
 
 // nameOf names an object, with its namespace where it is in one.

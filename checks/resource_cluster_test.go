@@ -175,12 +175,12 @@ kind: CephCluster
 metadata: {name: rook-ceph, namespace: rook-ceph}
 spec: {dataDirHostPath: /var/lib/rook}
 `, []state{
-				{"healthy", `{phase: Ready, ceph: {health: HEALTH_OK, lastChecked: "` + minute(time.Minute) + `"}}`, wanted{gate.Pass, "ExpressionTrue", "the expression is true for all 1 cephclusters.ceph.rook.io in namespace rook-ceph"}},
+				{"healthy", `{phase: Ready, ceph: {health: HEALTH_OK, lastChecked: "` + minute(time.Minute) + `"}}`, wanted{gate.Pass, "ExpressionTrue", "the expression is true for 1 object of cephclusters.ceph.rook.io in namespace rook-ceph"}},
 				{"a warning", `{phase: Ready, ceph: {health: HEALTH_WARN, lastChecked: "` + minute(time.Minute) + `"}}`, wanted{gate.Fail, "ExpressionFalse", ""}},
 				{"not checked lately", `{phase: Ready, ceph: {health: HEALTH_OK, lastChecked: "` + minute(time.Hour) + `"}}`, wanted{gate.Fail, "ExpressionFalse", ""}},
-				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status)"}},
-				{"no health", `{phase: Progressing}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status.ceph)"}},
-				{"no time", `{ceph: {health: HEALTH_OK}}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status.ceph.lastChecked)"}},
+				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status)"}},
+				{"no health", `{phase: Progressing}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status.ceph)"}},
+				{"no time", `{ceph: {health: HEALTH_OK}}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status.ceph.lastChecked)"}},
 			},
 		},
 		{
@@ -191,10 +191,10 @@ metadata: {name: orders, namespace: shop}
 spec: {instances: 3}
 `, []state{
 				{"healthy", `{phase: Cluster in healthy state, instances: 3, readyInstances: 3}`, wanted{gate.Pass, "ExpressionTrue", ""}},
-				{"a replica is away", `{phase: Waiting for the instances to become active, instances: 3, readyInstances: 2}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 clusters.postgresql.cnpg.io: shop/orders (status.phase: "Waiting for the instances to become active", status.readyInstances: 2, spec.instances: 3)`}},
+				{"a replica is away", `{phase: Waiting for the instances to become active, instances: 3, readyInstances: 2}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 object of clusters.postgresql.cnpg.io: shop/orders (status.phase: "Waiting for the instances to become active", status.readyInstances: 2, spec.instances: 3)`}},
 				{"failing over", `{phase: Failing over, instances: 3, readyInstances: 3}`, wanted{gate.Fail, "ExpressionFalse", ""}},
-				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 clusters.postgresql.cnpg.io: shop/orders (no field status)"}},
-				{"none is ready", `{phase: Cluster in healthy state, instances: 3}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 clusters.postgresql.cnpg.io: shop/orders (no field status.readyInstances)"}},
+				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of clusters.postgresql.cnpg.io: shop/orders (no field status)"}},
+				{"none is ready", `{phase: Cluster in healthy state, instances: 3}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of clusters.postgresql.cnpg.io: shop/orders (no field status.readyInstances)"}},
 			},
 		},
 		{
@@ -226,10 +226,10 @@ metadata: {name: ingress, namespace: argocd, labels: {tier: platform}}
 spec: {project: default}
 `, []state{
 				{"healthy", `{health: {status: Healthy}, sync: {status: Synced}}`, wanted{gate.Pass, "ExpressionTrue", ""}},
-				{"progressing", `{health: {status: Progressing}, sync: {status: Synced}}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (status.health.status: "Progressing", status.sync.status: "Synced")`}},
+				{"progressing", `{health: {status: Progressing}, sync: {status: Synced}}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 object of applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (status.health.status: "Progressing", status.sync.status: "Synced")`}},
 				{"out of sync", `{health: {status: Healthy}, sync: {status: OutOfSync}}`, wanted{gate.Fail, "ExpressionFalse", ""}},
-				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", `the expression has no result for 1 of 1 applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (no field status)`}},
-				{"no health", `{sync: {status: Synced}}`, wanted{gate.Unknown, "FieldAbsent", `the expression has no result for 1 of 1 applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (no field status.health)`}},
+				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", `the expression has no result for 1 of 1 object of applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (no field status)`}},
+				{"no health", `{sync: {status: Synced}}`, wanted{gate.Unknown, "FieldAbsent", `the expression has no result for 1 of 1 object of applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (no field status.health)`}},
 			},
 		},
 		{
@@ -253,9 +253,9 @@ spec: {vmiName: vm-1}
 `, []state{
 				{"done", `{phase: Succeeded}`, wanted{gate.Pass, "ExpressionTrue", ""}},
 				{"given up", `{phase: Failed}`, wanted{gate.Pass, "ExpressionTrue", ""}},
-				{"under way", `{phase: Running}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 virtualmachineinstancemigrations.kubevirt.io: vms/move-1 (status.phase: "Running")`}},
+				{"under way", `{phase: Running}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 object of virtualmachineinstancemigrations.kubevirt.io: vms/move-1 (status.phase: "Running")`}},
 				{"about to begin", `{phase: TargetReady}`, wanted{gate.Fail, "ExpressionFalse", ""}},
-				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 virtualmachineinstancemigrations.kubevirt.io: vms/move-1 (no field status)"}},
+				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of virtualmachineinstancemigrations.kubevirt.io: vms/move-1 (no field status)"}},
 			},
 		},
 	} {
@@ -395,8 +395,8 @@ func TestResourceSelects(t *testing.T) {
 		{`"expression": "int(object.data.n) >= 0", "minimum": 1003`, wanted{gate.Pass, "ExpressionTrue", "the expression is true for all 1003 configmaps in namespace many"}},
 		{`"expression": "int(object.data.n) >= 0", "minimum": 1004`, wanted{gate.Fail, "TooFewObjects", "there are only 1003 configmaps in namespace many, and the minimum is 1004"}},
 		{`"expression": "int(object.data.n) < 1002"`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1003 configmaps in namespace many: many/m1002 (data.n: "1002")`}},
-		{`"expression": "object.data.n == \"1002\"", "selector": "last=true"`, wanted{gate.Pass, "ExpressionTrue", `the expression is true for all 1 configmaps with labels "last=true" in namespace many`}},
-		{`"expression": "object.data.n == \"7\"", "fieldSelector": "metadata.name=m0007"`, wanted{gate.Pass, "ExpressionTrue", `the expression is true for all 1 configmaps with fields "metadata.name=m0007" in namespace many`}},
+		{`"expression": "object.data.n == \"1002\"", "selector": "last=true"`, wanted{gate.Pass, "ExpressionTrue", `the expression is true for 1 object of configmaps with labels "last=true" in namespace many`}},
+		{`"expression": "object.data.n == \"7\"", "fieldSelector": "metadata.name=m0007"`, wanted{gate.Pass, "ExpressionTrue", `the expression is true for 1 object of configmaps with fields "metadata.name=m0007" in namespace many`}},
 		{`"expression": "object.data.n == \"7\"", "fieldSelector": "metadata.name=m0007", "selector": "last=true"`, wanted{gate.Fail, "NoObjects", ""}},
 	} {
 		c.want.compare(t, d.result(d.check(about+c.options+"}")))
@@ -539,7 +539,7 @@ func TestF28ResourceWatchHints(t *testing.T) {
 		}, wanted{gate.Fail, "ExpressionFalse", "the expression is false for 1 of 3 statefulsets.apps in namespace watched: watched/c (status.replicas: 0)"}},
 		{"too few", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "minimum": 2, "expression": "object.status.replicas == 3"}`, func(d *defined, c resourceCheck) {
 			d.must(d.objects(c, "watched").Delete(d.ctx, "a", metav1.DeleteOptions{}))
-		}, wanted{gate.Fail, "TooFewObjects", "there are only 1 statefulsets.apps in namespace watched, and the minimum is 2"}},
+		}, wanted{gate.Fail, "TooFewObjects", "there is only 1 object of statefulsets.apps in namespace watched, and the minimum is 2"}},
 		{"no longer selected", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "selector": "app in (a,b)", "minimum": 2, "expression": "object.status.replicas == 3"}`, func(d *defined, c resourceCheck) {
 			o, err := d.objects(c, "watched").Get(d.ctx, "a", metav1.GetOptions{})
 			d.must(err)

@@ -57,9 +57,9 @@ func TestTally(t *testing.T) {
 		},
 		{
 			"what it read", `object.status.phase == "Ready" && object.spec.a.b == 1 && object.status == {} && object.?spec.c.orValue(0) == 0`, many(1, strings.Repeat("x", 100)), 1,
-			wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 things.example.com in namespace ns: ns/n00 (status.phase: "` + strings.Repeat("x", 59) + `, no spec.a.b, no spec.c)`},
+			wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 object of things.example.com in namespace ns: ns/n00 (status.phase: "` + strings.Repeat("x", 59) + `, no spec.a.b, no spec.c)`},
 		},
-		{"nothing that it read", "1 == 2", many(1, nil), 1, wanted{gate.Fail, "ExpressionFalse", "the expression is false for 1 of 1 things.example.com in namespace ns: ns/n00"}},
+		{"nothing that it read", "1 == 2", many(1, nil), 1, wanted{gate.Fail, "ExpressionFalse", "the expression is false for 1 of 1 object of things.example.com in namespace ns: ns/n00"}},
 		{
 			"an absent field", ready, []cluster.Object{phase("a", "Ready"), bare}, 1,
 			wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 2 things.example.com in namespace ns: bare (no field status)"},
@@ -70,12 +70,12 @@ func TestTally(t *testing.T) {
 		},
 		{
 			"too costly", `lists.range(10000).all(x, lists.range(10000).all(y, object.status.phase != ""))`, many(1, "Ready"), 1,
-			wanted{gate.Unknown, "TooCostly", "the expression has no result for 1 of 1 things.example.com in namespace ns: ns/n00 (it took more than 1000000 steps)"},
+			wanted{gate.Unknown, "TooCostly", "the expression has no result for 1 of 1 object of things.example.com in namespace ns: ns/n00 (it took more than 1000000 steps)"},
 		},
 		{"false of one, unknown of another", ready, []cluster.Object{bare, phase("x", "Gone")}, 1, wanted{gate.Fail, "ExpressionFalse", ""}},
 		{"the first one's reason", "object.status.phase > 3", []cluster.Object{phase("a", "Ready"), bare}, 1, wanted{gate.Unknown, "EvaluationError", ""}},
 		{"the first one's reason, the other way about", "object.status.phase > 3", []cluster.Object{bare, phase("a", "Ready")}, 1, wanted{gate.Unknown, "FieldAbsent", ""}},
-		{"an object that is null", ready, []cluster.Object{nil}, 1, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 things.example.com in namespace ns: an object without a name (no field status)"}},
+		{"an object that is null", ready, []cluster.Object{nil}, 1, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of things.example.com in namespace ns: an object without a name (no field status)"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var found tally

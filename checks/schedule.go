@@ -170,7 +170,7 @@ func (s schedule) Verify(ctx context.Context) (Verification, error) {
 
 func (s schedule) verify(now time.Time) Verification {
 	v := Verification{
-		Looked: fmt.Sprintf("%s, which %d intervals may allow and %d may deny", stamp(now), len(s.allow), len(s.deny)),
+		Looked: fmt.Sprintf("%s, which %s may allow and %d may deny", stamp(now), count(len(s.allow), "interval"), len(s.deny)),
 		Result: s.scheduled(now),
 	}
 	move := func(where string, inside func(time.Time) bool) {

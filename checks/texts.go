@@ -21,6 +21,29 @@ func (n names) String() string {
 	return fmt.Sprintf("%s and %d more", strings.Join(sorted[:maxNames], ", "), len(sorted)-maxNames)
 }
 
+// count is a number with its noun: "1 node", "2 nodes".
+func count[N int | int32 | int64](n N, noun string) string {
+	return fmt.Sprintf("%d %s", n, agree(n, noun, noun+"s"))
+}
+
+// all is a number of things with none left out: "1 node", "all 2 nodes".
+func all(n int, noun string) string {
+	return agree(n, "", "all ") + count(n, noun)
+}
+
+// agree returns the words that go with the number.
+func agree[N int | int32 | int64](n N, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// noneOf says that no node matches, and how many there are.
+func noneOf(selector fmt.Stringer, nodes int) string {
+	return fmt.Sprintf("no node matches the selector %q, of %s", selector, count(nodes, "node"))
+}
+
 // orNone is the name of a node, where there is one.
 func orNone(node string) string {
 	if node == "" {

@@ -177,9 +177,9 @@ func TestOnceBlocked(t *testing.T) {
 	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
 
 STEP   TYPE        VERDICT  REASON             TOOK    MESSAGE
-nodes  nodesReady  FAIL     NodesNotReady      0.000s  1 of 3 nodes are not Ready, and 0 may be: n2 (Ready=False, KubeletNotReady)
-cni    podsReady   FAIL     PodsMissing        0.000s  1 pods are missing or not ready, of 2 found: n3 (no pod of kube-system/calico-node)
-soak   readySoak   UNKNOWN  RebootNotRecorded  0.000s  of 3 nodes, it is not known when these last rebooted: n3 (rebooted, and its gate has not come back)
+nodes  nodesReady  FAIL     NodesNotReady      0.000s  1 of 3 nodes is not Ready, and 0 may be: n2 (Ready=False, KubeletNotReady)
+cni    podsReady   FAIL     PodsMissing        0.000s  1 pod is missing or not ready, of 2 found: n3 (no pod of kube-system/calico-node)
+soak   readySoak   UNKNOWN  RebootNotRecorded  0.000s  of 3 nodes, it is not known when this one last rebooted: n3 (rebooted, and its gate has not come back)
 
 raw sentinel:  a reboot is pending since TIME, for libc6, linux-base
 steps:         3 of 3 hold the gate closed: nodes, cni, soak

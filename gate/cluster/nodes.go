@@ -104,6 +104,9 @@ func Own(nodes []Node, name string) (index int, problem string) {
 		return -1, "the name of the gate's own node is not known: set --node-name"
 	}
 	if index = slices.IndexFunc(nodes, func(n Node) bool { return n.Name == name }); index < 0 {
+		if len(nodes) == 1 {
+			return -1, fmt.Sprintf("the gate's own node %q is not the only node of the cluster, %q", name, nodes[0].Name)
+		}
 		return -1, fmt.Sprintf("the gate's own node %q is none of the %d nodes of the cluster", name, len(nodes))
 	}
 	return index, ""

@@ -71,7 +71,7 @@ func podTrouble(p *corev1.Pod) (trouble string, looping bool) {
 	}
 	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		if w := c.State.Waiting; w != nil && w.Reason == "CrashLoopBackOff" {
-			return fmt.Sprintf("container %s in CrashLoopBackOff, %d restarts", c.Name, c.RestartCount), true
+			return crashLooping(c), true
 		}
 	}
 	if p.Status.Phase != corev1.PodRunning {
@@ -86,6 +86,14 @@ func podTrouble(p *corev1.Pod) (trouble string, looping bool) {
 		}
 	}
 	return noReadyCondition, false
+}
+
+func crashLooping(c corev1.ContainerStatus) string {
+	restarts := "restarts"
+	if c.RestartCount == 1 {
+		restarts = "restart"
+	}
+	return fmt.Sprintf("container %s in CrashLoopBackOff, %d %s", c.Name, c.RestartCount, restarts)
 }
 
 // DaemonSets lists those of a namespace, or of all where it is empty.
