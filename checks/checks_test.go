@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
@@ -72,6 +74,33 @@ func selector(t testing.TB, text string) cluster.Selector {
 		t.Fatal(err)
 	}
 	return s
+}
+
+func member(name string, status corev1.ConditionStatus, labels ...string) cluster.Node {
+	n := cluster.Node{Name: name, Ready: status, Labels: map[string]string{}}
+	for i := 0; i < len(labels); i += 2 {
+		n.Labels[labels[i]] = labels[i+1]
+	}
+	return n
+}
+
+// nodesOf reads nodes that are written down as "a b! c-": with a "!" one is
+// cordoned, with a "-" it is not Ready, with a "*" it is of the control plane.
+func nodesOf(text string) []cluster.Node {
+	var nodes []cluster.Node
+	for word := range strings.FieldsSeq(text) {
+		n := member(strings.TrimRight(word, "!-*"), corev1.ConditionTrue)
+		n.Labels["name"] = n.Name
+		n.Unschedulable = strings.Contains(word, "!")
+		if strings.Contains(word, "-") {
+			n.Ready = corev1.ConditionFalse
+		}
+		if strings.Contains(word, "*") {
+			n.Labels["node-role.kubernetes.io/control-plane"] = ""
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes
 }
 
 // fieldsOf returns the names of a struct's fields in the configuration.

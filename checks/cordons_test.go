@@ -2,36 +2,14 @@ package checks
 
 import (
 	"slices"
-	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apitypes "k8s.io/apimachinery/pkg/types"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
-	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
-
-// nodesOf reads nodes that are written down as "a b! c-": with a "!" one is
-// cordoned, with a "-" it is not Ready, with a "*" it is of the control plane.
-func nodesOf(text string) []cluster.Node {
-	var nodes []cluster.Node
-	for word := range strings.FieldsSeq(text) {
-		n := member(strings.TrimRight(word, "!-*"), corev1.ConditionTrue)
-		n.Labels["name"] = n.Name
-		n.Unschedulable = strings.Contains(word, "!")
-		if strings.Contains(word, "-") {
-			n.Ready = corev1.ConditionFalse
-		}
-		if strings.Contains(word, "*") {
-			n.Labels["node-role.kubernetes.io/control-plane"] = ""
-		}
-		nodes = append(nodes, n)
-	}
-	return nodes
-}
 
 func TestNoneCordoned(t *testing.T) {
 	for _, c := range []struct {
@@ -94,36 +72,6 @@ func FuzzNoneCordoned(f *testing.F) {
 			}
 		}
 	})
-}
-
-// verify builds the check, verifies it against what it really reads, and wants
-// a verification that shows how the step could fail.
-func (w *watched) verify(typeName, options, looked string) Verification {
-	w.t.Helper()
-	check, problems := New(typeName, []byte(options), w.reading)
-	if len(problems) > 0 {
-		w.t.Fatal(problems)
-	}
-	v, err := verify(w.ctx, check)
-	w.must(err)
-	if v.Looked != looked {
-		w.t.Errorf("it looked at %s, want %s", v.Looked, looked)
-	}
-	r, err := check.Check(w.ctx)
-	w.must(err)
-	if r != v.Result {
-		w.t.Errorf("Check says %+v, and Verify %+v", r, v.Result)
-	}
-	return v
-}
-
-// changes are the mutations with their reasons, to compare.
-func (v Verification) changes() string {
-	var lines []string
-	for _, m := range v.Mutations {
-		lines = append(lines, m.Change+" -> "+m.Result.Verdict.String()+" "+m.Result.Reason)
-	}
-	return strings.Join(lines, "\n")
 }
 
 func cordon(w *watched, n *controlplane.Node, yes string) {

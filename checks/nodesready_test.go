@@ -9,14 +9,6 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
-func member(name string, status corev1.ConditionStatus, labels ...string) cluster.Node {
-	n := cluster.Node{Name: name, Ready: status, Labels: map[string]string{}}
-	for i := 0; i < len(labels); i += 2 {
-		n.Labels[labels[i]] = labels[i+1]
-	}
-	return n
-}
-
 func TestAllReady(t *testing.T) {
 	const up, down, lost = corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown
 	broken := member("b", down)

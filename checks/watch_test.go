@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,6 +120,36 @@ func (w *watched) watch(typeName, options string) <-chan gate.Result {
 		}
 	})
 	return hints
+}
+
+// verify builds the check, verifies it against what it really reads, and wants
+// a verification that shows how the step could fail.
+func (w *watched) verify(typeName, options, looked string) Verification {
+	w.t.Helper()
+	check, problems := New(typeName, []byte(options), w.reading)
+	if len(problems) > 0 {
+		w.t.Fatal(problems)
+	}
+	v, err := verify(w.ctx, check)
+	w.must(err)
+	if v.Looked != looked {
+		w.t.Errorf("it looked at %s, want %s", v.Looked, looked)
+	}
+	r, err := check.Check(w.ctx)
+	w.must(err)
+	if r != v.Result {
+		w.t.Errorf("Check says %+v, and Verify %+v", r, v.Result)
+	}
+	return v
+}
+
+// changes are the mutations with their reasons, to compare.
+func (v Verification) changes() string {
+	var lines []string
+	for _, m := range v.Mutations {
+		lines = append(lines, m.Change+" -> "+m.Result.Verdict.String()+" "+m.Result.Reason)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func (w *watched) await(hints <-chan gate.Result, reason string) {
