@@ -23,6 +23,7 @@ var types = map[string]checkType{
 	"disruptionBudgets":  {gate.NodeScope, typed(disruptionBudgetsDefaults, newDisruptionBudgets)},
 	"http":               {gate.ClusterScope, typed(httpDefaults, newHTTP)},
 	"headroom":           {gate.NodeScope, typed(headroomDefaults, newHeadroom)},
+	"nodePressure":       {gate.ClusterScope, typed(nodePressureDefaults, newNodePressure)},
 	"nodesReady":         {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
 	"podsReady":          {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
 	"promql":             {gate.ClusterScope, typed(promQLDefaults, newPromQL)},
