@@ -26,6 +26,10 @@ test: lint ## everything: lint, unit tests, and tests against a real control pla
 	go test -race -count=1 -timeout 30m ./...
 	$(MAKE) --no-print-directory fuzz
 
+.PHONY: generate
+generate: ## make what is made from the types of check: schema, permissions, lists
+	go test -count=1 ./cmd/sentinel-gate -run '^TestGenerated$$' -update
+
 .PHONY: e2e
 e2e: ## a rollout from end to end: three real nodes and a kured (root; about 10 minutes)
 	@# With -v it says why it skips, and what it measured.

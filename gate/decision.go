@@ -190,7 +190,7 @@ func (o Outcomes) Names() []string {
 }
 
 // Count writes how many there are of something, for a person: 1 step, 2 steps.
-func Count(n int, noun string) string {
+func Count[N int | int32 | int64](n N, noun string) string {
 	if n != 1 {
 		noun += "s"
 	}

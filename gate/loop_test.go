@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
@@ -558,7 +559,7 @@ func TestSharedReadsOncePerEvaluation(t *testing.T) {
 	var mu sync.Mutex
 	var reads int
 	check := checkFunc(func(ctx context.Context) (Result, error) {
-		_, err := Shared(ctx, "key", func(context.Context) (int, error) {
+		_, err := cluster.Shared(ctx, "key", func(context.Context) (int, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			reads++

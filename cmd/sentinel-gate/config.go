@@ -22,6 +22,7 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 const (
@@ -45,7 +46,7 @@ type configuration struct {
 
 	hash    string
 	steps   []*gate.Step
-	cluster *checks.Cluster
+	cluster *cluster.Cluster
 	// sentinelSound: nothing is wrong with the sentinels' paths.
 	sentinelSound bool
 }
@@ -80,7 +81,7 @@ type step struct {
 	Timeout model.Duration  `json:"timeout"`
 	Options json.RawMessage `json:"options"`
 	// NodeSelector chooses the nodes whose gates run the step; all by default.
-	NodeSelector checks.Selector `json:"nodeSelector"`
+	NodeSelector cluster.Selector `json:"nodeSelector"`
 	// SoftUntil is until when the step only reports.
 	SoftUntil instant `json:"softUntil"`
 }
@@ -116,7 +117,7 @@ func defaults() configuration {
 // load reads and validates the configuration. Its error joins every mistake,
 // each with its path; what could be read is returned beside it. The cluster may
 // be nil where the checks will not be run.
-func load(path string, cluster *checks.Cluster) (*configuration, error) {
+func load(path string, cluster *cluster.Cluster) (*configuration, error) {
 	c := defaults()
 	c.sentinelSound, c.cluster = true, cluster
 	data, err := os.ReadFile(path)
@@ -268,12 +269,9 @@ func (c *configuration) addStep(i int, raw []byte) []error {
 	}
 	check, wrong := checks.New(s.Type, s.Options, c.cluster)
 	problems = append(problems, wrong...)
-	scope := checks.ScopeOf(s.Type)
-	if check != nil && s.NodeSelector.String() != "" {
-		check, scope = checks.OnNodes(check, s.NodeSelector, c.cluster), gate.NodeScope
-	}
 	c.steps = append(c.steps, &gate.Step{
-		Name: s.Name, Type: s.Type, Timeout: time.Duration(s.Timeout), Check: check, Scope: scope, SoftUntil: time.Time(s.SoftUntil),
+		Name: s.Name, Type: s.Type, Timeout: time.Duration(s.Timeout), Check: check, Scope: checks.ScopeOf(s.Type), SoftUntil: time.Time(s.SoftUntil),
+		NodeSelector: s.NodeSelector, OwnNode: c.cluster.OwnNode,
 	})
 	for i, problem := range problems {
 		problems[i] = fmt.Errorf("%s: %w", path, problem)
@@ -289,7 +287,11 @@ func (c *configuration) served(ctx context.Context, path string) error {
 	defer cancel()
 	var problems []error
 	for i, s := range c.steps {
-		if err := checks.Served(ctx, s.Check); err != nil {
+		validator, ok := s.Check.(checks.Validator)
+		if !ok {
+			continue
+		}
+		if err := validator.Validate(ctx); err != nil {
 			problems = append(problems, fmt.Errorf("checks[%d] %q: %w", i, s.Name, err))
 		}
 	}

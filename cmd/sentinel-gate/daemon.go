@@ -18,8 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/klog/v2"
 
-	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 	"github.com/sentinel-gate/sentinel-gate/gate/tether"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
@@ -62,7 +62,7 @@ func fatal(log *slog.Logger, err error) error {
 }
 
 // work wires the parts together.
-func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluster, gated *gate.Gated, log *slog.Logger) error {
+func work(ctx context.Context, f flags, c *configuration, cluster *cluster.Cluster, gated *gate.Gated, log *slog.Logger) error {
 	if err := gated.Prove(); err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluste
 	if err != nil {
 		return err
 	}
-	writer, err := record.NewWriter(cluster.Leases(), f.nodeName, c.hash, f.hostProc, log)
+	writer, err := record.NewWriter(cluster.LeaseClient(), f.nodeName, c.hash, f.hostProc, log)
 	if err != nil {
 		return err
 	}

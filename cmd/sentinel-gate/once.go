@@ -111,7 +111,7 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.Timeout))
 	defer cancel()
 	ctx, reading := clock.Read(ctx)
-	lease, err := c.cluster.Leases().Get(ctx, turn.LeaseName, metav1.GetOptions{})
+	lease, err := c.cluster.LeaseClient().Get(ctx, turn.LeaseName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return []string{fmt.Sprintf("unknown, so the gate is closed: %v", turn.ErrMissing)}, nil
 	}
@@ -145,7 +145,7 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 		first += ", since " + state.Since.UTC().Format(time.RFC3339)
 	}
 	stands = append([]string{first}, stands...)
-	nodes, err := turn.List(ctx, c.cluster.Leases())
+	nodes, err := turn.List(ctx, c.cluster.LeaseClient())
 	if err != nil {
 		return append(stands, fmt.Sprintf("cannot tell which nodes wait: %v", err)), o.Overridden(now)
 	}

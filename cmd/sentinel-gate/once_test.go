@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
@@ -176,9 +177,9 @@ func TestOnceBlocked(t *testing.T) {
 	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
 
 STEP   TYPE        VERDICT  REASON             TOOK    MESSAGE
-nodes  nodesReady  FAIL     NodesNotReady      0.000s  1 of 3 nodes are not Ready, and 0 may be: n2 (Ready=False, KubeletNotReady)
-cni    podsReady   FAIL     PodsMissing        0.000s  1 pods are missing or not ready, of 2 found: n3 (no pod of kube-system/calico-node)
-soak   readySoak   UNKNOWN  RebootNotRecorded  0.000s  of 3 nodes, it is not known when these last rebooted: n3 (rebooted, and its gate has not come back)
+nodes  nodesReady  FAIL     NodesNotReady      0.000s  1 of 3 nodes is not Ready, and 0 may be: n2 (Ready=False, KubeletNotReady)
+cni    podsReady   FAIL     PodsMissing        0.000s  1 pod is missing or not ready, of 2 found: n3 (no pod of kube-system/calico-node)
+soak   readySoak   UNKNOWN  RebootNotRecorded  0.000s  of 3 nodes, it is not known when this one last rebooted: n3 (rebooted, and its gate has not come back)
 
 raw sentinel:  a reboot is pending since TIME, for libc6, linux-base
 steps:         blocked by 3 of 3: nodes, cni, soak
@@ -319,7 +320,7 @@ func TestOnceUnusable(t *testing.T) {
 		{
 			"broken configuration", w.kubeconfig, write(t, filepath.Join(w.dir, "broken.yaml"), header+"checks: [{name: a, type: b}]\n"),
 			`sentinel-gate: DIR/broken.yaml:
-checks[0] "a": type: unknown type "b": want one of alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, http, nodesReady, podsReady, promql, readySoak, resource, schedule
+checks[0] "a": type: unknown type "b": want one of ` + strings.Join(checks.Types(), ", ") + `
 `,
 		},
 		{

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sentinel-gate/sentinel-gate/checks"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 )
@@ -19,7 +20,7 @@ type turnConfig struct {
 	// Enabled: the gate takes part in the turn.
 	Enabled bool `json:"enabled"`
 	// Order are the tiers, each a selector of nodes; who matches none goes last.
-	Order []checks.Selector `json:"order"`
+	Order []cluster.Selector `json:"order"`
 	// Settle is how long a gate that was open must be closed before its node
 	// gives the turn up.
 	Settle model.Duration `json:"settle"`
@@ -32,7 +33,7 @@ type turnConfig struct {
 func turnDefaults() turnConfig {
 	workers, _ := labels.Parse("!node-role.kubernetes.io/control-plane")
 	return turnConfig{
-		Enabled: true, Order: []checks.Selector{{Selector: workers}},
+		Enabled: true, Order: []cluster.Selector{{Selector: workers}},
 		Settle: model.Duration(15 * time.Minute), GrantTimeout: model.Duration(30 * time.Minute),
 	}
 }
@@ -84,8 +85,8 @@ func newTurn(f flags, c *configuration, writer *record.Writer, log *slog.Logger)
 			Node: f.nodeName, BootID: bootID, MaxAge: time.Duration(c.MaxAge), Interval: time.Duration(c.Interval),
 			Settle: time.Duration(c.Turn.Settle), GrantTimeout: time.Duration(c.Turn.GrantTimeout),
 		},
-		SoakOf: c.soak, Leases: c.cluster.Leases(), Nodes: c.cluster.Nodes(),
-		DaemonSets: func(namespace string) turn.DaemonSetClient { return c.cluster.DaemonSets(namespace) },
+		SoakOf: c.soak, Leases: c.cluster.LeaseClient(), Nodes: c.cluster.NodeClient(),
+		DaemonSets: func(namespace string) turn.DaemonSetLister { return c.cluster.DaemonSetClient(namespace) },
 		Record:     writer, Order: order, Log: log,
 	}), nil
 }

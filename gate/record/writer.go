@@ -10,7 +10,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 )
@@ -29,7 +28,7 @@ const maxDrift = 2 * time.Minute
 // Writer writes one node's record. It asks nothing of the API server while
 // nothing changes.
 type Writer struct {
-	leases     coordinationclient.LeaseInterface
+	leases     Leases
 	proc       string
 	log        *slog.Logger
 	changed    chan struct{}
@@ -49,10 +48,17 @@ type Writer struct {
 	previousID string
 }
 
+// Leases are those of one namespace, as the API server has them.
+type Leases interface {
+	Get(ctx context.Context, name string, options metav1.GetOptions) (*coordinationv1.Lease, error)
+	Create(ctx context.Context, lease *coordinationv1.Lease, options metav1.CreateOptions) (*coordinationv1.Lease, error)
+	Update(ctx context.Context, lease *coordinationv1.Lease, options metav1.UpdateOptions) (*coordinationv1.Lease, error)
+}
+
 // NewWriter returns the writer of the record of node. Its leases are those of
 // the gate's namespace and must be read through a clock.Transport; proc is
 // where the host's /proc is.
-func NewWriter(leases coordinationclient.LeaseInterface, node, configHash, proc string, log *slog.Logger) (*Writer, error) {
+func NewWriter(leases Leases, node, configHash, proc string, log *slog.Logger) (*Writer, error) {
 	id, err := ReadBootID(proc)
 	if err != nil {
 		return nil, err

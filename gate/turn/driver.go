@@ -10,34 +10,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
-)
-
-// The clients of a Turn, which are client-go's or have the same methods.
-type (
-	// LeaseClient is of the gates' namespace.
-	LeaseClient interface {
-		Get(ctx context.Context, name string, o metav1.GetOptions) (*coordinationv1.Lease, error)
-		List(ctx context.Context, o metav1.ListOptions) (*coordinationv1.LeaseList, error)
-		Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error)
-		Update(ctx context.Context, lease *coordinationv1.Lease, o metav1.UpdateOptions) (*coordinationv1.Lease, error)
-	}
-	// NodeClient lists nodes.
-	NodeClient interface {
-		List(ctx context.Context, o metav1.ListOptions) (*corev1.NodeList, error)
-	}
-	// DaemonSetClient lists the DaemonSets of a namespace.
-	DaemonSetClient interface {
-		List(ctx context.Context, o metav1.ListOptions) (*appsv1.DaemonSetList, error)
-	}
 )
 
 // Record is the node's own record, as far as the turn is concerned.
@@ -60,9 +39,9 @@ type Options struct {
 	// SoakOf returns the soak, of which the overridden steps are no part.
 	SoakOf func(overridden map[string]Override) time.Duration
 	// Leases must be read through a clock.Transport.
-	Leases     LeaseClient
-	Nodes      NodeClient
-	DaemonSets func(namespace string) DaemonSetClient
+	Leases     Leases
+	Nodes      NodeLister
+	DaemonSets func(namespace string) DaemonSetLister
 	Record     Record
 	// Order are the tiers: the first selector that the node's labels match is the
 	// node's.

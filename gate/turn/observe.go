@@ -105,7 +105,7 @@ func (t *Turn) findTier(ctx context.Context) error {
 
 // List returns all nodes that have a record, also those that do not wait: they too
 // have seen an epoch. Whose record cannot be read does not wait.
-func List(ctx context.Context, leases LeaseClient) ([]Candidate, error) {
+func List(ctx context.Context, leases LeaseLister) ([]Candidate, error) {
 	var candidates []Candidate
 	options := metav1.ListOptions{LabelSelector: record.Label, Limit: 500}
 	for {

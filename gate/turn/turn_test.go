@@ -196,7 +196,7 @@ func (r *real) start(name, boot string, change ...func(*member)) *member {
 		Config: Config{Node: name, BootID: boot, MaxAge: time.Minute, Settle: time.Minute, GrantTimeout: time.Hour, Interval: 500 * time.Millisecond},
 		SoakOf: func(map[string]Override) time.Duration { return time.Hour },
 		Leases: client.CoordinationV1().Leases(namespace), Nodes: client.CoreV1().Nodes(),
-		DaemonSets: func(ns string) DaemonSetClient { return client.AppsV1().DaemonSets(ns) },
+		DaemonSets: func(ns string) DaemonSetLister { return client.AppsV1().DaemonSets(ns) },
 		Order:      []labels.Selector{labels.Everything()}, Record: m, Log: slog.New(slog.DiscardHandler),
 	})
 	for _, c := range change {

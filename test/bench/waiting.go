@@ -21,7 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/sentinel-gate/sentinel-gate/checks"
+	reads "github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
@@ -298,7 +298,7 @@ func (c *crowd) join(ctx context.Context, s *site, nodes []*controlplane.Node) e
 	}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return asking{next, &c.requests} })
 	for _, n := range nodes {
-		client, err := checks.NewCluster(config, cluster.Namespace, n.Name)
+		client, err := reads.New(config, cluster.Namespace, n.Name)
 		if err != nil {
 			return err
 		}
@@ -308,8 +308,9 @@ func (c *crowd) join(ctx context.Context, s *site, nodes []*controlplane.Node) e
 				GrantTimeout: 30 * time.Minute, Interval: 30 * time.Second,
 			},
 			SoakOf: func(map[string]turn.Override) time.Duration { return crowdSoak },
-			Leases: client.Leases(), Nodes: client.Nodes(), DaemonSets: func(ns string) turn.DaemonSetClient { return client.DaemonSets(ns) },
-			Order: []labels.Selector{labels.Everything()}, Record: unwritten{}, Log: slog.New(slog.DiscardHandler),
+			Leases: client.LeaseClient(), Nodes: client.NodeClient(),
+			DaemonSets: func(namespace string) turn.DaemonSetLister { return client.DaemonSetClient(namespace) },
+			Order:      []labels.Selector{labels.Everything()}, Record: unwritten{}, Log: slog.New(slog.DiscardHandler),
 		})
 		t.Update(turn.Gate{Pending: true, ClosedSince: time.Now()})
 		go t.Run(ctx)
