@@ -46,7 +46,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, k key, matches fu
 	for _, o := range first {
 		if matches(o) {
 			if err := tell(watch.Added, o); err != nil {
-				return nil //nolint:nilerr // the client has gone, and the answer has begun
+				return nil // the client has gone, and the answer has begun
 			}
 		}
 	}
@@ -64,7 +64,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, k key, matches fu
 			}
 			if event, o := c.seenBy(matches); o != nil {
 				if err := tell(event, o); err != nil {
-					return nil //nolint:nilerr // as above
+					return nil
 				}
 			}
 		}
@@ -110,7 +110,7 @@ func bounded(r *http.Request) (context.Context, context.CancelFunc, error) {
 
 // teller returns what writes an event, and sends it at once.
 func teller(w http.ResponseWriter, form runtime.SerializerInfo, k *kind) func(watch.EventType, runtime.Object) error {
-	frames := form.StreamSerializer.Framer.NewFrameWriter(flushed{w})
+	frames := form.StreamSerializer.NewFrameWriter(flushed{w})
 	return func(event watch.EventType, o runtime.Object) error {
 		version := k.GroupVersion()
 		if event == watch.Error {
