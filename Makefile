@@ -15,10 +15,11 @@ build: ## build bin/sentinel-gate
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sentinel-gate ./cmd/sentinel-gate
 
 .PHONY: demo
-demo: ## watch a gate live through a minute, on a real API server
-	@echo "Compiling; each line is a package. The first time this takes some minutes."
-	@go build -v -o bin/sentinel-gate-demo ./test/demo
-	@bin/sentinel-gate-demo
+demo: ## watch two gates live through a minute; with REAL=1 on a real control plane and a real Prometheus
+	@echo "Compiling the daemon and the demo. The first time this takes some minutes; each line is a package."
+	@# In one go and with the flags of build, so that nothing is compiled twice.
+	@CGO_ENABLED=0 go build -v -trimpath -ldflags '-s -w' -o bin/demo/ ./cmd/sentinel-gate ./test/demo$(if $(REAL),/real)
+	@bin/demo/$(if $(REAL),real,demo) bin/demo/sentinel-gate
 
 .PHONY: test
 test: lint ## everything: lint, unit tests, and tests against a real control plane
