@@ -55,6 +55,14 @@ func SoakOf(check gate.Check) time.Duration {
 	return 0
 }
 
+// RecordKeeper is a check that judges by the gates' records, besides other things.
+type RecordKeeper interface {
+	gate.Check
+	// WithoutRecords returns the check as it judges without them, for a cluster in which
+	// no gate has run yet.
+	WithoutRecords() gate.Check
+}
+
 // Verifier is a check that can show that it can fail.
 type Verifier interface {
 	gate.Check

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/common/model"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
@@ -53,6 +54,7 @@ var (
 	_ gate.Watcher = readySoak{}
 	_ Reader       = readySoak{}
 	_ Soaker       = readySoak{}
+	_ RecordKeeper = readySoak{}
 	_ Verifier     = readySoak{}
 )
 
@@ -62,6 +64,13 @@ func newReadySoak(o ReadySoakOptions, c *cluster.Cluster) (gate.Check, []error) 
 		problem = errors.New("options.duration: must be longer than 0s")
 	}
 	return readySoak{c, o}, join(problem)
+}
+
+// WithoutRecords returns the soak of Ready transitions alone: no node is expected to have
+// a gate.
+func (c readySoak) WithoutRecords() gate.Check {
+	c.options.GateSelector = cluster.Selector{Selector: labels.Nothing()}
+	return c
 }
 
 // Check reads all nodes and all records.

@@ -10,9 +10,15 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
+// defaultNamespace is where chart and manifests put the gates.
+const defaultNamespace = "sentinel-gate"
+
 // connect prepares the clients; it sends nothing yet.
 func connect(f flags) (*cluster.Cluster, error) {
 	var missing []error
+	if f.namespace == "" && f.kubeconfig != "" && (f.once || f.verify) { // somebody looks from outside
+		f.namespace = defaultNamespace
+	}
 	if f.nodeName == "" {
 		missing = append(missing, errors.New("the node's name is not known: set --node-name or NODE_NAME (in a pod from fieldRef spec.nodeName)"))
 	}

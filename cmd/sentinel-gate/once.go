@@ -34,7 +34,16 @@ func once(ctx context.Context, f flags, stdout io.Writer) error {
 	}
 	stands, overrides := readTurn(ctx, f, c)
 	decision := pipeline.Evaluate(ctx, overrides, nil)
-	if err := table(stdout, f, c, decision, gate.ReadRaw(c.Sentinel.Raw, time.Now()), stands); err != nil {
+	raw, kured := seenOnNode(f, c, outside(ctx, f, c))
+	fmt.Fprintf(stdout, "node %s, %s, configuration %s\n\n", f.nodeName, decision.Began.UTC().Format(time.RFC3339), c.hash)
+	if err := errors.Join(table(stdout, decision), tell(stdout,
+		about{"raw sentinel", []string{raw}},
+		about{"steps", whole(decision)},
+		about{"stabilize", []string{fmt.Sprintf("the gate opens after every step has passed for %s", c.Stabilize)}},
+		about{"kured", []string{kured}},
+		about{"records", withoutRecords(ctx, c)},
+		about{"turn", stands},
+	)); err != nil {
 		return err
 	}
 	if !decision.Passes() {
@@ -61,8 +70,58 @@ func usable(ctx context.Context, f flags) (*configuration, error) {
 	return c, c.served(ctx, f.config)
 }
 
-func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw, stands []string) error {
-	fmt.Fprintf(w, "node %s, %s, configuration %s\n\n", f.nodeName, d.Began.UTC().Format(time.RFC3339), c.hash)
+// about is what is said of something, a sentence to a line.
+type about struct {
+	what      string
+	sentences []string
+}
+
+// tell prints what is said of each thing, beside its name.
+func tell(w io.Writer, all ...about) error {
+	var b strings.Builder
+	for _, a := range all {
+		label := a.what + ":"
+		for _, sentence := range a.sentences {
+			fmt.Fprintf(&b, "%-15s%s\n", label, sentence)
+			label = ""
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// seenOnNode says what only the node itself can see: its raw sentinel, and its kured.
+func seenOnNode(f flags, c *configuration, outside string) (rawSentinel, kured string) {
+	if outside != "" {
+		return outside, outside
+	}
+	finding := lookedAt(f, c)
+	kured = fmt.Sprintf("%s: %s", finding.Reason, oneLine(finding.Message))
+	switch raw := gate.ReadRaw(c.Sentinel.Raw, time.Now()); {
+	case raw.Problem != nil:
+		return oneLine(raw.Problem.Error()), kured
+	case !raw.Pending:
+		return fmt.Sprintf("none at %s: no reboot is pending", strings.Join(c.Sentinel.Raw, ", ")), kured
+	default:
+		return fmt.Sprintf("a reboot is pending since %s%s", raw.Since.UTC().Format(time.RFC3339), forPackages(raw.Packages)), kured
+	}
+}
+
+// whole says what follows from all outcomes.
+func whole(d gate.Decision) []string {
+	blocking := d.Blocking()
+	if len(blocking) == 0 {
+		return []string{fmt.Sprintf("all %d pass%s", len(d.Outcomes), butFor("soft", d.Soft())+butFor("overridden", d.Overridden()))}
+	}
+	sentences := []string{fmt.Sprintf("blocked by %d of %d: %s", len(blocking), len(d.Outcomes), strings.Join(blocking.Names(), ", "))}
+	if wait := d.RetryAfter(); wait > 0 {
+		sentences = append(sentences, "not before "+d.Began.Add(wait).UTC().Format(time.RFC3339))
+	}
+	return sentences
+}
+
+// table prints the outcomes, and an empty line.
+func table(w io.Writer, d gate.Decision) error {
 	rows := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(rows, "STEP\tTYPE\tVERDICT\tREASON\tTOOK\tMESSAGE")
 	for _, o := range d.Outcomes {
@@ -78,27 +137,7 @@ func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw
 	if err := rows.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(w)
-	switch {
-	case raw.Problem != nil:
-		fmt.Fprintf(w, "raw sentinel:  %s\n", oneLine(raw.Problem.Error()))
-	case !raw.Pending:
-		fmt.Fprintf(w, "raw sentinel:  none at %s: no reboot is pending\n", strings.Join(c.Sentinel.Raw, ", "))
-	default:
-		fmt.Fprintf(w, "raw sentinel:  a reboot is pending since %s%s\n", raw.Since.UTC().Format(time.RFC3339), forPackages(raw.Packages))
-	}
-	if blocking := d.Blocking(); len(blocking) > 0 {
-		fmt.Fprintf(w, "steps:         blocked by %d of %d: %s\n", len(blocking), len(d.Outcomes), strings.Join(blocking.Names(), ", "))
-		if wait := d.RetryAfter(); wait > 0 {
-			fmt.Fprintf(w, "               not before %s\n", d.Began.Add(wait).UTC().Format(time.RFC3339))
-		}
-	} else {
-		fmt.Fprintf(w, "steps:         all %d pass%s\n", len(d.Outcomes), butFor("soft", d.Soft())+butFor("overridden", d.Overridden()))
-	}
-	fmt.Fprintf(w, "stabilize:     the gate opens after every step has passed for %s\n", c.Stabilize)
-	kured := lookedAt(f, c)
-	fmt.Fprintf(w, "kured:         %s: %s\n", kured.Reason, oneLine(kured.Message))
-	_, err := fmt.Fprintf(w, "turn:          %s\n", strings.Join(stands, "\n               "))
+	_, err := fmt.Fprintln(w)
 	return err
 }
 

@@ -96,6 +96,7 @@ func (w *world) normal(text string) string {
 		{`configuration [0-9a-f]{12}`, "configuration HASH"},
 		{`\b\d+\.\d{3}s`, "0.000s"},
 		{`\b49h3\dm\d+s`, "49h30m"},
+		{`\b50h0m\d+s`, "50h"},
 		{`\b\d+s ago`, "0s ago"},
 		{regexp.QuoteMeta(w.dir), "DIR"},
 	} {
@@ -156,6 +157,41 @@ stabilize:     the gate opens after every step has passed for 1m
 kured:         NoKured: no kured runs on this node: nobody looks at the gated sentinel
 turn:          free, epoch 0, since TIME
                0 nodes wait for a reboot; this one does not
+`)
+}
+
+// From outside the cluster, before anything is installed in it: what only the node can
+// see is not looked at, what the missing records mean is said, and the rest is judged.
+func TestOnceFromOutside(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.CP.Client().CoordinationV1().Leases(cluster.Namespace).DeleteCollection(w.ctx, *metav1.NewDeleteOptions(0), metav1.ListOptions{}))
+	elsewhere := filepath.Join(w.proc(), "sys/kernel/random")
+	w.must(os.MkdirAll(elsewhere, 0o755))
+	write(t, filepath.Join(elsewhere, "boot_id"), "11111111-2222-3333-4444-555555555555\n")
+	before := files(t, w.dir)
+	exit, stdout, stderr := command(w.ctx, "--once", "--config", w.config, "--kubeconfig", w.CP.Kubeconfig(), "--node-name", "n1", "--host-proc", w.proc())
+	if exit != 1 {
+		t.Errorf("exit status %d", exit)
+	}
+	if after := files(t, w.dir); after != before {
+		t.Errorf("files\nbefore %s\nafter  %s", before, after)
+	}
+	wantOutput(t, "stderr", stderr, "")
+	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
+
+STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
+nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
+cni    podsReady   PASS     PodsReady   0.000s  all 3 pods are Running and Ready
+soak   readySoak   UNKNOWN  NoRecord    0.000s  of 3 nodes, it is not known when these last rebooted: n1 (no record: its gate never ran; start it, or exclude the node with gateSelector), n2 (no record: its gate never ran; start it, or exclude the node with gateSelector), n3 (no record: its gate never ran; start it, or exclude the node with gateSelector)
+
+raw sentinel:  not looked at: this command does not run on node n1
+steps:         blocked by 1 of 3: soak
+stabilize:     the gate opens after every step has passed for 1m
+kured:         not looked at: this command does not run on node n1
+records:       none in namespace sentinel-gate: no gate has run there yet
+               without them a step cannot know of earlier reboots, and stays Unknown until every node's gate has run
+               by the nodes' status alone, soak would be PASS Soaked: quiet for 50h: the last was that node n1 became Ready=True
+turn:          unknown, so the gate is closed: the turn's Lease sentinel-gate-turn does not exist: create it as docs/turn.md describes
 `)
 }
 
