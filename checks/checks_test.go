@@ -182,7 +182,7 @@ func reasonsIn(t *testing.T, file string) map[string]string {
 	}
 	verdicts := map[string]string{
 		"gate.Passed": "Pass", "gate.Failed": "Fail", "gate.Undecided": "Unknown",
-		"complain": "Fail", "problem": "Fail", "wonder": "Unknown",
+		"complain": "Fail", "problem": "Fail", "undecided": "Unknown",
 	}
 	reasons := map[string]string{}
 	add := func(by ast.Expr, arguments []ast.Expr) {

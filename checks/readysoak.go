@@ -200,7 +200,7 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Tim
 	}
 	var unsure names
 	reason := ""
-	wonder := func(why, who string) {
+	undecided := func(why, who string) {
 		if reason == "" {
 			reason = why
 		}
@@ -229,7 +229,7 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Tim
 		fresh := since.Sub(n.Created)
 		switch {
 		case n.Ready == "" || n.Since.IsZero():
-			wonder("NoReadyCondition", n.Name+" (no Ready condition)")
+			undecided("NoReadyCondition", n.Name+" (no Ready condition)")
 		case joined && fresh > -joinSkew && fresh < joinWindow:
 		default:
 			happened(since, "node %s%s became Ready=%s", n.Name, behind, n.Ready)
@@ -240,13 +240,13 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Tim
 		switch {
 		case !recorded && joined:
 		case !recorded:
-			wonder("NoRecord", n.Name+" (no record: its gate never ran; start it, or exclude the node with gateSelector)")
+			undecided("NoRecord", n.Name+" (no record: its gate never ran; start it, or exclude the node with gateSelector)")
 		case record.Err != nil:
-			wonder("BadRecord", n.Name+" ("+record.Err.Error()+")")
+			undecided("BadRecord", n.Name+" ("+record.Err.Error()+")")
 		case n.BootID == "":
-			wonder("NoBootID", n.Name+" (its Node status has no bootID)")
+			undecided("NoBootID", n.Name+" (its Node status has no bootID)")
 		case record.BootID != n.BootID:
-			wonder("RebootNotRecorded", n.Name+" (rebooted, and its gate has not come back)")
+			undecided("RebootNotRecorded", n.Name+" (rebooted, and its gate has not come back)")
 		case !joined:
 			happened(record.BootedAt, "node %s booted", n.Name)
 		}
@@ -258,9 +258,9 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Tim
 		switch {
 		case exists[name]:
 		case record.Err != nil:
-			wonder("BadRecord", name+", which is gone ("+record.Err.Error()+")")
+			undecided("BadRecord", name+", which is gone ("+record.Err.Error()+")")
 		case record.State == gate.Open.String():
-			wonder("GoneWhileOpen", name+" (its Node object went away while its gate was open; find out why, then delete the record)")
+			undecided("GoneWhileOpen", name+" (its Node object went away while its gate was open; find out why, then delete the record)")
 		case !o.IgnoreJoined || record.PreviousBootID != "":
 			happened(record.BootedAt, "node %s, which is gone, booted", name)
 		}
@@ -270,16 +270,16 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Tim
 	case selected == 0:
 		return gate.Failed("NoNodes", "%s", noneOf(o.Selector, len(nodes)))
 	case len(unsure) > 0:
-		return gate.Undecided(reason, "of %s, it is not known when %s last rebooted: %s", gate.Count(selected, "node"), agree(len(unsure), "this one", "these"), unsure)
+		return gate.Undecided(reason, "cannot tell when %d of %s last rebooted: %s", len(unsure), gate.Count(selected, "node"), unsure)
 	case left > 0 && last.ahead:
 		// No end is announced: it would move with the clock.
 		return gate.Failed("Soaking", "%s", last.what)
 	case left > 0:
-		r := gate.Failed("Soaking", "%s %s ago; quiet for %s at %s", last.what, now.Sub(last.at).Round(time.Second), o.Duration, last.at.Add(time.Duration(o.Duration)).UTC().Format(time.RFC3339))
+		r := gate.Failed("Soaking", "%s %s ago; the soak of %s ends at %s", last.what, now.Sub(last.at).Round(time.Second), o.Duration, last.at.Add(time.Duration(o.Duration)).UTC().Format(time.RFC3339))
 		r.RetryAfter = left
 		return r
 	case last.at.IsZero():
 		return gate.Passed("Soaked", "no reboot and no change of readiness counts among %s", gate.Count(selected, "node"))
 	}
-	return gate.Passed("Soaked", "quiet for %s: the last was that %s", now.Sub(last.at).Round(time.Second), last.what)
+	return gate.Passed("Soaked", "quiet for %s, since %s", now.Sub(last.at).Round(time.Second), last.what)
 }

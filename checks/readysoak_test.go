@@ -83,7 +83,7 @@ func TestSoaked(t *testing.T) {
 	}{
 		{
 			"quiet", []cluster.Node{a}, []cluster.Entry{aRecord}, full,
-			wanted{gate.Pass, "Soaked", "quiet for 960h0m0s: the last was that node a booted"}, 0,
+			wanted{gate.Pass, "Soaked", "quiet for 960h0m0s, since node a booted"}, 0,
 		},
 		{"TestF02NoNodes", nil, []cluster.Entry{aRecord}, full, wanted{gate.Fail, "NoNodes", `no node matches the selector "", of 0 nodes`}, 0},
 		{
@@ -94,25 +94,25 @@ func TestSoaked(t *testing.T) {
 		// The length of the soak.
 		{
 			"booted a second less than a day ago", []cluster.Node{a, old("b")}, []cluster.Entry{aRecord, recorded("b", day-time.Second)}, full,
-			wanted{gate.Fail, "Soaking", "node b booted 23h59m59s ago; quiet for 1d at 2026-03-14T12:00:01Z"}, time.Second,
+			wanted{gate.Fail, "Soaking", "node b booted 23h59m59s ago; the soak of 1d ends at 2026-03-14T12:00:01Z"}, time.Second,
 		},
 		{
 			"booted a day ago", []cluster.Node{a, old("b")}, []cluster.Entry{aRecord, recorded("b", day)}, full,
-			wanted{gate.Pass, "Soaked", "quiet for 24h0m0s: the last was that node b booted"}, 0,
+			wanted{gate.Pass, "Soaked", "quiet for 24h0m0s, since node b booted"}, 0,
 		},
 		{
 			"became Ready a second less than a day ago", []cluster.Node{a, old("b", readyFor(day-time.Second))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Fail, "Soaking", "node b became Ready=True 23h59m59s ago; quiet for 1d at 2026-03-14T12:00:01Z"}, time.Second,
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 23h59m59s ago; the soak of 1d ends at 2026-03-14T12:00:01Z"}, time.Second,
 		},
 		{"became Ready a day ago", []cluster.Node{a, old("b", readyFor(day))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
 		{
 			"ceased to be Ready", []cluster.Node{a, old("b", down, readyFor(time.Hour))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Fail, "Soaking", "node b became Ready=False 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
+			wanted{gate.Fail, "Soaking", "node b became Ready=False 1h0m0s ago; the soak of 1d ends at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
 		},
 		{
 			"the latest of all counts", []cluster.Node{old("a", readyFor(2*time.Hour)), old("b", readyFor(9*time.Hour))},
 			[]cluster.Entry{recorded("a", 3*time.Hour), recorded("b", time.Hour)}, full,
-			wanted{gate.Fail, "Soaking", "node b booted 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
+			wanted{gate.Fail, "Soaking", "node b booted 1h0m0s ago; the soak of 1d ends at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
 		},
 		{
 			// All of a second's fraction is waited for.
@@ -131,12 +131,12 @@ func TestSoaked(t *testing.T) {
 		},
 		{
 			"booted this very second", []cluster.Node{a}, []cluster.Entry{recorded("a", 0)}, full,
-			wanted{gate.Fail, "Soaking", "node a booted 0s ago; quiet for 1d at 2026-03-15T12:00:00Z"}, day,
+			wanted{gate.Fail, "Soaking", "node a booted 0s ago; the soak of 1d ends at 2026-03-15T12:00:00Z"}, day,
 		},
 		{
 			// Ready since 30 hours by a clock that is 20 behind: since 10 hours.
 			"TestF32KubeletClockBehind", []cluster.Node{a, old("b", readyFor(30*time.Hour), heartbeat(20*time.Hour))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Fail, "Soaking", "node b, whose clock is behind or whose last status is old (20h0m0s), became Ready=True 10h0m0s ago; quiet for 1d at 2026-03-15T02:00:00Z"}, 14 * time.Hour,
+			wanted{gate.Fail, "Soaking", "node b, whose clock is behind or whose last status is old (20h0m0s), became Ready=True 10h0m0s ago; the soak of 1d ends at 2026-03-15T02:00:00Z"}, 14 * time.Hour,
 		},
 		{
 			"TestF32HeartbeatJustOld", []cluster.Node{a, old("b", readyFor(day), heartbeat(10*time.Minute+time.Second))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
@@ -154,13 +154,13 @@ func TestSoaked(t *testing.T) {
 			// nodesReady with maxNotReady lets a node be away for good. Its last
 			// heartbeat is then no sign of a clock that is behind.
 			"dead for long", []cluster.Node{a, old("b", lost, readyFor(20*day), heartbeat(20*day+time.Minute))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Pass, "Soaked", "quiet for 480h0m0s: the last was that node b became Ready=Unknown"}, 0,
+			wanted{gate.Pass, "Soaked", "quiet for 480h0m0s, since node b became Ready=Unknown"}, 0,
 		},
 
 		// F05, F37: what is not known.
 		{
 			"TestF05NoReadyCondition", []cluster.Node{a, old("b", without)}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Unknown, "NoReadyCondition", "of 2 nodes, it is not known when this one last rebooted: b (no Ready condition)"}, 0,
+			wanted{gate.Unknown, "NoReadyCondition", "cannot tell when 1 of 2 nodes last rebooted: b (no Ready condition)"}, 0,
 		},
 		{
 			"TestF05NoTransitionTime", []cluster.Node{a, old("b", func(n *cluster.Node) { n.Since = time.Time{} })}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
@@ -168,15 +168,15 @@ func TestSoaked(t *testing.T) {
 		},
 		{
 			"TestF37NoRecord", []cluster.Node{a, old("b")}, []cluster.Entry{aRecord}, full,
-			wanted{gate.Unknown, "NoRecord", "of 2 nodes, it is not known when this one last rebooted: b (no record: its gate never ran; start it, or exclude the node with gateSelector)"}, 0,
+			wanted{gate.Unknown, "NoRecord", "cannot tell when 1 of 2 nodes last rebooted: b (no record: its gate never ran; start it, or exclude the node with gateSelector)"}, 0,
 		},
 		{
 			"TestF37BadRecord", []cluster.Node{a, old("b")}, []cluster.Entry{aRecord, recorded("b", 40*day, malformed)}, full,
-			wanted{gate.Unknown, "BadRecord", "of 2 nodes, it is not known when this one last rebooted: b (record sentinel-gate/x: broken)"}, 0,
+			wanted{gate.Unknown, "BadRecord", "cannot tell when 1 of 2 nodes last rebooted: b (record sentinel-gate/x: broken)"}, 0,
 		},
 		{
 			"TestF37NoBootID", []cluster.Node{a, old("b", noBootID)}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Unknown, "NoBootID", "of 2 nodes, it is not known when this one last rebooted: b (its Node status has no bootID)"}, 0,
+			wanted{gate.Unknown, "NoBootID", "cannot tell when 1 of 2 nodes last rebooted: b (its Node status has no bootID)"}, 0,
 		},
 		{
 			// Two that are both empty are not the same boot.
@@ -185,7 +185,7 @@ func TestSoaked(t *testing.T) {
 		},
 		{
 			"TestF37RebootNotRecorded", []cluster.Node{a, old("b", otherBoot)}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Unknown, "RebootNotRecorded", "of 2 nodes, it is not known when this one last rebooted: b (rebooted, and its gate has not come back)"}, 0,
+			wanted{gate.Unknown, "RebootNotRecorded", "cannot tell when 1 of 2 nodes last rebooted: b (rebooted, and its gate has not come back)"}, 0,
 		},
 		{
 			// It cannot be told when the soak is over, so no time is announced.
@@ -194,7 +194,7 @@ func TestSoaked(t *testing.T) {
 		},
 		{
 			"the first one's reason, and all the names", []cluster.Node{old("c", otherBoot), old("b", noBootID), a}, []cluster.Entry{recorded("c", 40*day), recorded("b", 40*day)}, full,
-			wanted{gate.Unknown, "RebootNotRecorded", "of 3 nodes, it is not known when these last rebooted: a (no record: its gate never ran; start it, or exclude the node with gateSelector), b (its Node status has no bootID), c (rebooted, and its gate has not come back)"}, 0,
+			wanted{gate.Unknown, "RebootNotRecorded", "cannot tell when 3 of 3 nodes last rebooted: a (no record: its gate never ran; start it, or exclude the node with gateSelector), b (its Node status has no bootID), c (rebooted, and its gate has not come back)"}, 0,
 		},
 
 		// Who counts.
@@ -208,13 +208,13 @@ func TestSoaked(t *testing.T) {
 		},
 		{
 			"nobody has a gate", []cluster.Node{a}, nil, with(func(o *ReadySoakOptions) { o.GateSelector = selector(t, "name=nobody") }),
-			wanted{gate.Pass, "Soaked", "quiet for 1200h0m0s: the last was that node a became Ready=True"}, 0,
+			wanted{gate.Pass, "Soaked", "quiet for 1200h0m0s, since node a became Ready=True"}, 0,
 		},
 
 		// F15: the record of a node that is gone.
 		{
 			"TestF15DeletedNode", []cluster.Node{a}, []cluster.Entry{aRecord, recorded("gone", time.Hour)}, full,
-			wanted{gate.Fail, "Soaking", "node gone, which is gone, booted 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
+			wanted{gate.Fail, "Soaking", "node gone, which is gone, booted 1h0m0s ago; the soak of 1d ends at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
 		},
 		{
 			// Its labels went with it, so nobody can say that it was not selected.
@@ -225,12 +225,12 @@ func TestSoaked(t *testing.T) {
 		{
 			// It may tell of a boot a minute ago; nobody can read it.
 			"TestF15MalformedRecordOfADeletedNode", []cluster.Node{a}, []cluster.Entry{aRecord, recorded("gone", 0, malformed)}, full,
-			wanted{gate.Unknown, "BadRecord", "of 1 node, it is not known when this one last rebooted: gone, which is gone (record sentinel-gate/x: broken)"}, 0,
+			wanted{gate.Unknown, "BadRecord", "cannot tell when 1 of 1 node last rebooted: gone, which is gone (record sentinel-gate/x: broken)"}, 0,
 		},
 		{
 			// kured may have acted on what it saw, and the node has not come back.
 			"TestF15DeletedWhileItsGateWasOpen", []cluster.Node{a}, []cluster.Entry{aRecord, recorded("gone", 40*day, opened)}, full,
-			wanted{gate.Unknown, "GoneWhileOpen", "of 1 node, it is not known when this one last rebooted: gone (its Node object went away while its gate was open; find out why, then delete the record)"}, 0,
+			wanted{gate.Unknown, "GoneWhileOpen", "cannot tell when 1 of 1 node last rebooted: gone (its Node object went away while its gate was open; find out why, then delete the record)"}, 0,
 		},
 		{"a node whose gate is open, and that is there", []cluster.Node{a}, []cluster.Entry{recorded("a", 40*day, opened)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
 	} {
@@ -273,8 +273,8 @@ func TestF14Joined(t *testing.T) {
 	}{
 		{
 			"joined", func(*cluster.Node) {}, func(*cluster.Entry) {},
-			wanted{gate.Fail, "Soaking", "node b became Ready=True 5h0m0s ago; quiet for 1d at 2026-03-15T07:00:00Z"},
-			wanted{gate.Pass, "Soaked", "quiet for 960h0m0s: the last was that node a booted"},
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 5h0m0s ago; the soak of 1d ends at 2026-03-15T07:00:00Z"},
+			wanted{gate.Pass, "Soaked", "quiet for 960h0m0s, since node a booted"},
 		},
 		{
 			"booted in the second in which it joined", func(*cluster.Node) {}, func(e *cluster.Entry) { e.BootedAt = now.Add(-joinedAgo) },
@@ -283,18 +283,18 @@ func TestF14Joined(t *testing.T) {
 		{
 			"rebooted after it had joined", func(*cluster.Node) {},
 			func(e *cluster.Entry) { e.PreviousBootID, e.BootedAt = "earlier", now.Add(-4*time.Hour) },
-			wanted{gate.Fail, "Soaking", "node b booted 4h0m0s ago; quiet for 1d at 2026-03-15T08:00:00Z"},
-			wanted{gate.Fail, "Soaking", "node b booted 4h0m0s ago; quiet for 1d at 2026-03-15T08:00:00Z"},
+			wanted{gate.Fail, "Soaking", "node b booted 4h0m0s ago; the soak of 1d ends at 2026-03-15T08:00:00Z"},
+			wanted{gate.Fail, "Soaking", "node b booted 4h0m0s ago; the soak of 1d ends at 2026-03-15T08:00:00Z"},
 		},
 		{
 			// Nothing earlier was recorded, yet it was a member when it booted.
 			"rebooted before its first record", func(*cluster.Node) {}, func(e *cluster.Entry) { e.BootedAt = now.Add(-joinedAgo + time.Second) },
-			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Fail, "Soaking", "node b booted 4h59m59s ago; quiet for 1d at 2026-03-15T07:00:01Z"},
+			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Fail, "Soaking", "node b booted 4h59m59s ago; the soak of 1d ends at 2026-03-15T07:00:01Z"},
 		},
 		{
 			// A machine installed anew under its old name.
 			"its name has a past", func(*cluster.Node) {}, func(e *cluster.Entry) { e.PreviousBootID = "earlier" },
-			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Fail, "Soaking", "node b became Ready=True 5h0m0s ago; quiet for 1d at 2026-03-15T07:00:00Z"},
+			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Fail, "Soaking", "node b became Ready=True 5h0m0s ago; the soak of 1d ends at 2026-03-15T07:00:00Z"},
 		},
 		{
 			"joined, and rebooted without its gate", func(n *cluster.Node) { n.BootID = "new" }, func(*cluster.Entry) {},
@@ -325,22 +325,22 @@ func TestF14Joined(t *testing.T) {
 			// With a clock so far behind, this may be a flap of an hour ago.
 			"TestF32JoinedWithItsClockBehind", readyFor(joinedAgo + time.Minute), func(*cluster.Entry) {},
 			wanted{gate.Fail, "Soaking", ""},
-			wanted{gate.Fail, "Soaking", "node b became Ready=True 5h1m0s ago; quiet for 1d at 2026-03-15T06:59:00Z"},
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 5h1m0s ago; the soak of 1d ends at 2026-03-15T06:59:00Z"},
 		},
 		{
 			// Ready since it joined, by a clock that is 4 hours behind: an hour ago.
 			"TestF32JoinedAndItsStatusIsOld", func(n *cluster.Node) { n.Heartbeat = now.Add(-4 * time.Hour) }, func(*cluster.Entry) {},
 			wanted{gate.Fail, "Soaking", ""},
-			wanted{gate.Fail, "Soaking", "node b, whose clock is behind or whose last status is old (4h0m0s), became Ready=True 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"},
+			wanted{gate.Fail, "Soaking", "node b, whose clock is behind or whose last status is old (4h0m0s), became Ready=True 1h0m0s ago; the soak of 1d ends at 2026-03-15T11:00:00Z"},
 		},
 		{
 			"flapped afterwards", readyFor(joinedAgo - 15*time.Minute), func(*cluster.Entry) {},
 			wanted{gate.Fail, "Soaking", ""},
-			wanted{gate.Fail, "Soaking", "node b became Ready=True 4h45m0s ago; quiet for 1d at 2026-03-15T07:15:00Z"},
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 4h45m0s ago; the soak of 1d ends at 2026-03-15T07:15:00Z"},
 		},
 		{
 			"no record yet", func(n *cluster.Node) { n.Created, n.Since = now.Add(-15*time.Minute+time.Second), now }, nil,
-			wanted{gate.Unknown, "NoRecord", ""}, wanted{gate.Pass, "Soaked", "quiet for 960h0m0s: the last was that node a booted"},
+			wanted{gate.Unknown, "NoRecord", ""}, wanted{gate.Pass, "Soaked", "quiet for 960h0m0s, since node a booted"},
 		},
 		{
 			"still no record", func(n *cluster.Node) { n.Created, n.Since = now.Add(-15*time.Minute), now.Add(-14*time.Minute) }, nil,
@@ -371,7 +371,7 @@ func TestF14Joined(t *testing.T) {
 	for name, ignored := range map[string]bool{"only one boot": true, "two boots": false} {
 		t.Run("gone, with "+name+" recorded", func(t *testing.T) {
 			gone := recorded("gone", time.Hour)
-			want := wanted{gate.Fail, "Soaking", "node gone, which is gone, booted 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}
+			want := wanted{gate.Fail, "Soaking", "node gone, which is gone, booted 1h0m0s ago; the soak of 1d ends at 2026-03-15T11:00:00Z"}
 			if ignored {
 				first(&gone)
 				want = wanted{gate.Pass, "Soaked", ""}

@@ -152,12 +152,12 @@ func (c resourceCheck) Watch(ctx context.Context, hint func(gate.Result)) error 
 	if err != nil {
 		return err
 	}
-	tell := func(t tally) {
+	hintAt := func(t tally) {
 		if r := t.judge(c.selection, c.options); r.Verdict != gate.Pass {
 			hint(r)
 		}
 	}
-	tell(found)
+	hintAt(found)
 	objects, began := found.objects, time.Now()
 	return c.cluster.FollowObjects(ctx, c.selection, from.version, func(event watch.EventType, o cluster.Object) error {
 		switch event {
@@ -165,14 +165,14 @@ func (c resourceCheck) Watch(ctx context.Context, hint func(gate.Result)) error 
 			objects++
 		case watch.Deleted:
 			objects--
-			tell(tally{objects: objects})
+			hintAt(tally{objects: objects})
 			return nil
 		}
 		changed := tally{objects: objects - 1}
 		if err := changed.count(ctx, c.expression, o, from.now.Add(time.Since(began))); err != nil {
 			return err
 		}
-		tell(changed)
+		hintAt(changed)
 		return nil
 	})
 }
@@ -282,7 +282,7 @@ func (f few) String() string {
 // is over.
 func (t *tally) count(ctx context.Context, e *expression, o cluster.Object, now time.Time) error {
 	t.objects++
-	wonder := func(reason string, err error) {
+	undecided := func(reason string, err error) {
 		if t.reason == "" {
 			t.reason = reason
 		}
@@ -292,13 +292,13 @@ func (t *tally) count(ctx context.Context, e *expression, o cluster.Object, now 
 	var absent absentError
 	switch {
 	case ctx.Err() != nil:
-		wonder("EvaluationError", ctx.Err())
+		undecided("EvaluationError", ctx.Err())
 	case errors.As(err, &absent):
-		wonder("FieldAbsent", absent)
+		undecided("FieldAbsent", absent)
 	case errors.Is(err, errCost):
-		wonder("TooCostly", err)
+		undecided("TooCostly", err)
 	case err != nil:
-		wonder("EvaluationError", fmt.Errorf("%w%s", err, shown(", ", o, e.reads)))
+		undecided("EvaluationError", fmt.Errorf("%w%s", err, shown(", ", o, e.reads)))
 	case !holds:
 		who := nameOf(o)
 		if values := shown("", o, e.reads); values != "" {

@@ -58,7 +58,7 @@ func daemon(ctx context.Context, f flags, stdout io.Writer) error {
 
 func fatal(log *slog.Logger, err error) error {
 	log.Error("the gate cannot run; it is closed", "error", err)
-	return told{err}
+	return reported{err}
 }
 
 // work wires the parts together.

@@ -36,7 +36,7 @@ func once(ctx context.Context, f flags, stdout io.Writer) error {
 	decision := pipeline.Evaluate(ctx, overrides, nil)
 	raw, kured := seenOnNode(f, c, outside(ctx, f, c))
 	fmt.Fprintf(stdout, "node %s, %s, configuration %s\n\n", f.nodeName, decision.Began.UTC().Format(time.RFC3339), c.hash)
-	if err := errors.Join(table(stdout, decision), tell(stdout,
+	if err := errors.Join(table(stdout, decision), describe(stdout,
 		about{"raw sentinel", []string{raw}},
 		about{"steps", whole(decision)},
 		about{"stabilize", []string{fmt.Sprintf("the gate opens after every step has passed for %s", c.Stabilize)}},
@@ -47,7 +47,7 @@ func once(ctx context.Context, f flags, stdout io.Writer) error {
 		return err
 	}
 	if !decision.Passes() {
-		return told{errors.New("a step does not pass")}
+		return reported{errors.New("a step does not pass")}
 	}
 	return nil
 }
@@ -76,8 +76,8 @@ type about struct {
 	sentences []string
 }
 
-// tell prints what is said of each thing, beside its name.
-func tell(w io.Writer, all ...about) error {
+// describe prints what is said of each thing, beside its name.
+func describe(w io.Writer, all ...about) error {
 	var b strings.Builder
 	for _, a := range all {
 		label := a.what + ":"

@@ -149,7 +149,7 @@ func TestOncePasses(t *testing.T) {
 STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
 nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
 cni    podsReady   PASS     PodsReady   0.000s  all 3 pods are Running and Ready
-soak   readySoak   PASS     Soaked      0.000s  quiet for 49h30m: the last was that node n3 booted
+soak   readySoak   PASS     Soaked      0.000s  quiet for 49h30m, since node n3 booted
 
 raw sentinel:  none at DIR/reboot-required: no reboot is pending
 steps:         all 3 pass
@@ -182,7 +182,7 @@ func TestOnceFromOutside(t *testing.T) {
 STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
 nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
 cni    podsReady   PASS     PodsReady   0.000s  all 3 pods are Running and Ready
-soak   readySoak   UNKNOWN  NoRecord    0.000s  of 3 nodes, it is not known when these last rebooted: n1 (no record: its gate never ran; start it, or exclude the node with gateSelector), n2 (no record: its gate never ran; start it, or exclude the node with gateSelector), n3 (no record: its gate never ran; start it, or exclude the node with gateSelector)
+soak   readySoak   UNKNOWN  NoRecord    0.000s  cannot tell when 3 of 3 nodes last rebooted: n1 (no record: its gate never ran; start it, or exclude the node with gateSelector), n2 (no record: its gate never ran; start it, or exclude the node with gateSelector), n3 (no record: its gate never ran; start it, or exclude the node with gateSelector)
 
 raw sentinel:  not looked at: this command does not run on node n1
 steps:         blocked by 1 of 3: soak
@@ -190,7 +190,7 @@ stabilize:     the gate opens after every step has passed for 1m
 kured:         not looked at: this command does not run on node n1
 records:       none in namespace sentinel-gate: no gate has run there yet
                without them a step cannot know of earlier reboots, and stays Unknown until every node's gate has run
-               by the nodes' status alone, soak would be PASS Soaked: quiet for 50h: the last was that node n1 became Ready=True
+               by the nodes' status alone, soak would be PASS Soaked: quiet for 50h, since node n1 became Ready=True
 turn:          unknown, so the gate is closed: the turn's Lease sentinel-gate-turn does not exist: create it as docs/turn.md describes
 `)
 }
@@ -215,7 +215,7 @@ func TestOnceBlocked(t *testing.T) {
 STEP   TYPE        VERDICT  REASON             TOOK    MESSAGE
 nodes  nodesReady  FAIL     NodesNotReady      0.000s  1 of 3 nodes is not Ready, and 0 may be: n2 (Ready=False, KubeletNotReady)
 cni    podsReady   FAIL     PodsMissing        0.000s  1 pod is missing or not ready, of 2 found: n3 (no pod of kube-system/calico-node)
-soak   readySoak   UNKNOWN  RebootNotRecorded  0.000s  of 3 nodes, it is not known when this one last rebooted: n3 (rebooted, and its gate has not come back)
+soak   readySoak   UNKNOWN  RebootNotRecorded  0.000s  cannot tell when 1 of 3 nodes last rebooted: n3 (rebooted, and its gate has not come back)
 
 raw sentinel:  a reboot is pending since TIME, for libc6, linux-base
 steps:         blocked by 3 of 3: nodes, cni, soak
@@ -304,7 +304,7 @@ func TestOnceSaysNotBefore(t *testing.T) {
 STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
 nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
 cni    podsReady   PASS     PodsReady   0.000s  all 3 pods are Running and Ready
-soak   readySoak   FAIL     Soaking     0.000s  node n2 became Ready=True 0s ago; quiet for 1d at TIME
+soak   readySoak   FAIL     Soaking     0.000s  node n2 became Ready=True 0s ago; the soak of 1d ends at TIME
 
 raw sentinel:  raw sentinel DIR/reboot-required is not a regular file but d---------: remove it
 steps:         blocked by 1 of 3: soak

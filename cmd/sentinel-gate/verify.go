@@ -44,10 +44,10 @@ func verify(ctx context.Context, f flags, stdout io.Writer) error {
 	switch {
 	case len(unread) > 0:
 		fmt.Fprintf(stdout, "%d of %d steps cannot be verified: %s\n", len(unread), len(c.steps), strings.Join(unread, ", "))
-		return unusable{told{errors.New("a step cannot be verified")}}
+		return unusable{reported{errors.New("a step cannot be verified")}}
 	case len(vacuous) > 0:
 		fmt.Fprintf(stdout, "%d of %d steps are vacuous: %s\n", len(vacuous), len(c.steps), strings.Join(vacuous, ", "))
-		return told{errors.New("a step is vacuous")}
+		return reported{errors.New("a step is vacuous")}
 	}
 	_, err = fmt.Fprintf(stdout, "all %d steps can fail\n", len(c.steps))
 	return err

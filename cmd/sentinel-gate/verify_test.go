@@ -38,17 +38,17 @@ cni (podsReady)
 
 soak (readySoak)
   looks at  3 nodes and 3 records
-  now       PASS Soaked: quiet for 49h30m: the last was that node n3 booted
+  now       PASS Soaked: quiet for 49h30m, since node n3 booted
   if        node n1 became Ready just now
-            FAIL Soaking: node n1 became Ready=True 0s ago; quiet for 1d at TIME
+            FAIL Soaking: node n1 became Ready=True 0s ago; the soak of 1d ends at TIME
   if        node n1 without a Ready condition
-            UNKNOWN NoReadyCondition: of 3 nodes, it is not known when this one last rebooted: n1 (no Ready condition)
+            UNKNOWN NoReadyCondition: cannot tell when 1 of 3 nodes last rebooted: n1 (no Ready condition)
   if        node n1 booted just now, and its gate came back
-            FAIL Soaking: node n1 booted 0s ago; quiet for 1d at TIME
+            FAIL Soaking: node n1 booted 0s ago; the soak of 1d ends at TIME
   if        node n1 booted, and its gate did not come back
-            UNKNOWN RebootNotRecorded: of 3 nodes, it is not known when this one last rebooted: n1 (rebooted, and its gate has not come back)
+            UNKNOWN RebootNotRecorded: cannot tell when 1 of 3 nodes last rebooted: n1 (rebooted, and its gate has not come back)
   if        node n1 without a record
-            UNKNOWN NoRecord: of 3 nodes, it is not known when this one last rebooted: n1 (no record: its gate never ran; start it, or exclude the node with gateSelector)
+            UNKNOWN NoRecord: cannot tell when 1 of 3 nodes last rebooted: n1 (no record: its gate never ran; start it, or exclude the node with gateSelector)
 
 all 3 steps can fail
 `
