@@ -15,10 +15,11 @@ build: ## build bin/sentinel-gate
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sentinel-gate ./cmd/sentinel-gate
 
 .PHONY: demo
-demo: ## watch a gate live through a minute, on a real API server
-	@echo "Compiling; each line is a package. The first time this takes some minutes."
-	@go build -v -o bin/sentinel-gate-demo ./test/demo
-	@bin/sentinel-gate-demo
+demo: ## watch two gates live through a minute; with REAL=1 on a real control plane and a real Prometheus
+	@echo "Compiling the daemon and the demo. The first time this takes some minutes; each line is a package."
+	@# In one go and with the flags of build, so that nothing is compiled twice.
+	@CGO_ENABLED=0 go build -v -trimpath -ldflags '-s -w' -o bin/demo/ ./cmd/sentinel-gate ./test/demo$(if $(REAL),/real)
+	@bin/demo/$(if $(REAL),real,demo) bin/demo/sentinel-gate
 
 # The packages whose tests mostly need no server. With -short the others among them skip, and say so.
 UNIT = ./gate/... ./checks/... ./cmd/... ./test/kit/... ./test/alerts ./test/docs
@@ -41,6 +42,10 @@ suites:
 .PHONY: unit
 unit:
 	go test -short $(UNIT)
+
+.PHONY: generate
+generate: ## make what is made from the types of check: schema, permissions, lists
+	go test -count=1 ./cmd/sentinel-gate -run '^TestGenerated$$' -update
 
 .PHONY: e2e
 e2e: ## a rollout from end to end: three real nodes and a kured (root; about 10 minutes)

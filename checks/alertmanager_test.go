@@ -46,7 +46,7 @@ func TestArrive(t *testing.T) {
 		want wanted
 	}{
 		{"sound", sound(), wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored"}},
-		{"TestF18Silenced", sound(silenced), wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored, 2 that are silenced and 1 that are inhibited"}},
+		{"TestF18Silenced", sound(silenced), wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored, 2 that are silenced and 1 that is inhibited"}},
 		{"alone", sound(func(d *delivery) { d.cluster = "disabled" }), wanted{gate.Pass, "NoAlerts", ""}},
 		{"just old enough", sound(func(d *delivery) { d.started, d.since = now.Add(-15*time.Minute), now.Add(-15*time.Minute) }), wanted{gate.Pass, "NoAlerts", ""}},
 		{
@@ -82,7 +82,7 @@ func TestArrive(t *testing.T) {
 	}{
 		"both prove it": {
 			alarm{delivery: sound(silenced), required: true, longer: true, served: true, now: now},
-			wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored, 2 that are silenced and 1 that are inhibited"},
+			wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored, 2 that are silenced and 1 that is inhibited"},
 		},
 		// Alertmanager goes on showing the start that the alert had before.
 		"TestF17PrometheusLostItsPast": {alarm{delivery: sound(), required: true, served: true, now: now}, wanted{gate.Unknown, "RequiredAlertTooYoung", ""}},
@@ -92,7 +92,7 @@ func TestArrive(t *testing.T) {
 		},
 		"one fires": {
 			alarm{delivery: sound(), firing: model.Vector{alert("DiskFull")}, since: model.Vector{active(alert("DiskFull"), now.Add(-time.Hour))}, now: now.Add(day)},
-			wanted{gate.Fail, "AlertsFiring", "1 alerts fire: DiskFull for 1h"},
+			wanted{gate.Fail, "AlertsFiring", "1 alert fires: DiskFull for 1h"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) { c.want.compare(t, quiet(c.a, both)) })
@@ -286,7 +286,7 @@ func TestF18SilencesCount(t *testing.T) {
 			StartsAt: start, EndsAt: time.Now().Add(time.Hour),
 		}
 	}
-	build := func(change ...func(*AlertsOptions)) Check {
+	build := func(change ...func(*AlertsOptions)) gate.Check {
 		t.Helper()
 		check, problems := newAlerts(fromAlertmanager(append([]func(*AlertsOptions){func(o *AlertsOptions) {
 			// A moment is enough: the server is as young as this test.
@@ -298,7 +298,7 @@ func TestF18SilencesCount(t *testing.T) {
 		return check
 	}
 	check := build()
-	is := func(check Check, want wanted) {
+	is := func(check gate.Check, want wanted) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()
@@ -317,25 +317,25 @@ func TestF18SilencesCount(t *testing.T) {
 	must(a.Send(ctx, firing("Watchdog", "none", "")))
 	is(check, wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored"})
 	must(a.Send(ctx, firing("DiskSlow", "warning", "n1")))
-	is(check, wanted{gate.Fail, "AlertsFiring", `1 alerts fire: DiskSlow{node="n1", severity="warning"} for 1h`})
+	is(check, wanted{gate.Fail, "AlertsFiring", `1 alert fires: DiskSlow{node="n1", severity="warning"} for 1h`})
 	is(build(func(o *AlertsOptions) { o.Match = []Matcher{`severity=~"critical|page"`} }), wanted{gate.Pass, "NoAlerts", ""})
 	is(build(func(o *AlertsOptions) { o.Ignore = expressions(t, "Disk.*") }), wanted{gate.Pass, "NoAlerts", ""})
 
 	silence, err := a.Silence(ctx, "alertname", "DiskSlow")
 	must(err)
-	is(check, wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored, 1 that are silenced and 0 that are inhibited"})
+	is(check, wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored, 1 that is silenced and 0 that are inhibited"})
 	must(a.Expire(ctx, silence))
 	is(check, wanted{gate.Fail, "AlertsFiring", ""})
 
 	// An alert that inhibits it, and does not count itself.
 	must(a.Send(ctx, firing("NodeDrained", "critical", "n1")))
 	ignoring := build(func(o *AlertsOptions) { o.Ignore = expressions(t, "NodeDrained") })
-	is(ignoring, wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored, 0 that are silenced and 1 that are inhibited"})
-	is(check, wanted{gate.Fail, "AlertsFiring", `1 alerts fire: NodeDrained{node="n1", severity="critical"} for 1h`})
+	is(ignoring, wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored, 0 that are silenced and 1 that is inhibited"})
+	is(check, wanted{gate.Fail, "AlertsFiring", `1 alert fires: NodeDrained{node="n1", severity="critical"} for 1h`})
 
 	t.Run("verify", func(t *testing.T) {
 		v, text := verified(t, ignoring)
-		want := `2 firing alerts, of which 0 count, and 0 rules of alerts, and 1 suppressed alerts: NoAlerts
+		want := `2 firing alerts, of which 0 count, and 0 rules of alerts, and 1 suppressed alert: NoAlerts
 alert DiskSlow is neither silenced nor inhibited: AlertsFiring
 alert AnAlertOfAnyName fires: AlertsFiring`
 		if text != want || v.Vacuous() {
@@ -349,7 +349,7 @@ alert AnAlertOfAnyName fires: AlertsFiring`
 	// A silence of everything does not hide that alerts arrive.
 	_, err = a.Silence(ctx, "alertname", "Watchdog")
 	must(err)
-	is(ignoring, wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored, 1 that are silenced and 1 that are inhibited"})
+	is(ignoring, wanted{gate.Pass, "NoAlerts", "no alert fires but those ignored, 1 that is silenced and 1 that is inhibited"})
 
 	// After a restart the required alert comes first, and the others have yet to.
 	must(a.Restart(ctx))

@@ -14,10 +14,10 @@ import (
 
 	promapi "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
-	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // AlertsOptions are the options of alerts.
@@ -103,7 +103,9 @@ type alerts struct {
 	alertmanager *alertmanagerAPI // nil: only Prometheus is asked
 }
 
-func newAlerts(o AlertsOptions, _ *Cluster) (Check, []error) {
+var _ Verifier = alerts{}
+
+func newAlerts(o AlertsOptions, _ *cluster.Cluster) (gate.Check, []error) {
 	var problems []error
 	if o.RequireFiringAgo <= 0 {
 		problems = append(problems, errors.New("options.requireFiringAgo: must be longer than 0s"))
@@ -183,9 +185,6 @@ func (c alerts) read(ctx context.Context) (a alarm, err error) {
 	return a, nil
 }
 
-// Rules: it asks Prometheus or Alertmanager, not the API server.
-func (alerts) Rules() []rbacv1.PolicyRule { return nil }
-
 // Verify lets every alert fire for which there is a rule, one at a time, or one
 // that nobody has heard of where the rules are not served. In Alertmanager it
 // also ends what suppresses an alert. It cannot apply options.match to them,
@@ -204,11 +203,11 @@ func (c alerts) Verify(ctx context.Context) (Verification, error) {
 		}
 	}
 	v := Verification{
-		Looked: fmt.Sprintf("%d firing alerts, of which %d count, and %d rules of alerts", len(a.firing), len(blocking(a.firing, c.options)), len(known)),
+		Looked: looked(a, c.options, len(known)),
 		Result: quiet(a, c.options),
 	}
 	if a.delivery != nil {
-		v.Looked += fmt.Sprintf(", and %d suppressed alerts", len(a.delivery.suppressed))
+		v.Looked += ", and " + gate.Count(len(a.delivery.suppressed), "suppressed alert")
 		for _, suppressed := range a.delivery.suppressed {
 			changed := a
 			firing, since := suppressed.sample()
@@ -225,6 +224,11 @@ func (c alerts) Verify(ctx context.Context) (Verification, error) {
 		v.Mutations = append(v.Mutations, Mutation{"alert " + name + " fires", quiet(changed, c.options)})
 	}
 	return v, nil
+}
+
+func looked(a alarm, o AlertsOptions, rules int) string {
+	counts := len(blocking(a.firing, o))
+	return fmt.Sprintf("%s, of which %d %s, and %s of alerts", gate.Count(len(a.firing), "firing alert"), counts, agree(counts, "counts", "count"), gate.Count(rules, "rule"))
 }
 
 // lookbacks is how often, evenly spread, the required alert is looked for
@@ -272,16 +276,16 @@ func ignored(name string, o AlertsOptions) bool {
 // quiet is the pure part. That nothing fires proves nothing by itself: the
 // rules may not be loaded, not be evaluated, or have lost their past.
 func quiet(a alarm, o AlertsOptions) gate.Result {
-	if count := blocking(a.firing, o); len(count) > 0 {
+	if firing := blocking(a.firing, o); len(firing) > 0 {
 		var who names
 		now := a.now
 		if a.delivery != nil {
 			now = a.delivery.now // who said since when
 		}
-		for _, s := range count {
+		for _, s := range firing {
 			who = append(who, describe(s, a.since, now))
 		}
-		return gate.Failed("AlertsFiring", "%d alerts fire: %s", len(count), who)
+		return gate.Failed("AlertsFiring", "%s %s: %s", gate.Count(len(firing), "alert"), agree(len(firing), "fires", "fire"), who)
 	}
 	if a.delivery != nil {
 		if r := arrive(a.delivery, o); r.Verdict != gate.Pass || o.Prometheus.URL == "" {
@@ -316,7 +320,7 @@ func quiet(a alarm, o AlertsOptions) gate.Result {
 	}
 	switch {
 	case len(bad) > 0:
-		return gate.Undecided("RulesUnhealthy", "nothing fires, but %d rules are not healthy or not evaluated: %s", len(bad), bad)
+		return gate.Undecided("RulesUnhealthy", "nothing fires, but %s %s not healthy or not evaluated: %s", gate.Count(len(bad), "rule"), agree(len(bad), "is", "are"), bad)
 	case evaluated == 0 && o.RequireFiring == "":
 		return gate.Undecided("NoRules", "nothing fires, because the server has no rules")
 	}
@@ -346,7 +350,8 @@ func (d *delivery) String() string {
 	if d == nil || len(d.suppressed) == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", %d that are silenced and %d that are inhibited", d.silenced, len(d.suppressed)-d.silenced)
+	inhibited := len(d.suppressed) - d.silenced
+	return fmt.Sprintf(", %d that %s silenced and %d that %s inhibited", d.silenced, agree(d.silenced, "is", "are"), inhibited, agree(inhibited, "is", "are"))
 }
 
 func ruleState(rule any) (name string, health promapi.RuleHealth, lastError string, last time.Time) {

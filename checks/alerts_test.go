@@ -104,7 +104,7 @@ func TestQuiet(t *testing.T) {
 		// What fires.
 		{
 			"one fires", proven(fires(disk)), defaults,
-			wanted{gate.Fail, "AlertsFiring", `1 alerts fire: DiskFull{instance="n1", severity="critical"}`},
+			wanted{gate.Fail, "AlertsFiring", `1 alert fires: DiskFull{instance="n1", severity="critical"}`},
 		},
 		{
 			"for how long, of each", proven(fires(disk, other), func(a *alarm) {
@@ -114,16 +114,16 @@ func TestQuiet(t *testing.T) {
 		},
 		{
 			"since a time that is yet to come", proven(fires(alert("Up")), func(a *alarm) { a.since = model.Vector{active(alert("Up"), now.Add(time.Hour))} }),
-			defaults, wanted{gate.Fail, "AlertsFiring", "1 alerts fire: Up for 0s"},
+			defaults, wanted{gate.Fail, "AlertsFiring", "1 alert fires: Up for 0s"},
 		},
 		{
 			"the age of another alert is not its own", proven(fires(disk), func(a *alarm) { a.since = model.Vector{active(other, now.Add(-time.Hour))} }),
-			defaults, wanted{gate.Fail, "AlertsFiring", `1 alerts fire: DiskFull{instance="n1", severity="critical"}`},
+			defaults, wanted{gate.Fail, "AlertsFiring", `1 alert fires: DiskFull{instance="n1", severity="critical"}`},
 		},
 		{
 			// What fires is told first, whatever else is missing.
 			"fires, and nothing is proven", alarm{firing: model.Vector{alert("Up")}, now: now}, defaults,
-			wanted{gate.Fail, "AlertsFiring", "1 alerts fire: Up"},
+			wanted{gate.Fail, "AlertsFiring", "1 alert fires: Up"},
 		},
 		{"an alert without a name", proven(fires(alert(""))), unproven, wanted{gate.Fail, "AlertsFiring", ""}},
 
@@ -177,24 +177,24 @@ func TestQuiet(t *testing.T) {
 		// F17: rules that are not evaluated, or not well.
 		{
 			"TestF17RuleFails", proven(rules(group(30, failing, rule("Up", time.Second)))), defaults,
-			wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rules are not healthy or not evaluated: g/DiskFull (many-to-many matching not allowed)"},
+			wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rule is not healthy or not evaluated: g/DiskFull (many-to-many matching not allowed)"},
 		},
-		{"TestF17RuleFailsWithoutAWord", proven(rules(group(30, wordless))), defaults, wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rules are not healthy or not evaluated: g/DiskFull (health err)"}},
-		{"TestF17RuleNeverEvaluated", proven(rules(group(30, never))), defaults, wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rules are not healthy or not evaluated: g/DiskFull (health unknown)"}},
+		{"TestF17RuleFailsWithoutAWord", proven(rules(group(30, wordless))), defaults, wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rule is not healthy or not evaluated: g/DiskFull (health err)"}},
+		{"TestF17RuleNeverEvaluated", proven(rules(group(30, never))), defaults, wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rule is not healthy or not evaluated: g/DiskFull (health unknown)"}},
 		{"TestF17HealthyButNeverEvaluated", proven(rules(group(30, promapi.AlertingRule{Name: "Up", Health: promapi.RuleHealthGood}))), defaults, wanted{gate.Unknown, "RulesUnhealthy", ""}},
 		{
 			"TestF17RecordingRuleFails", proven(rules(group(30, badRecording))), defaults,
-			wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rules are not healthy or not evaluated: g/job:up:sum (boom)"},
+			wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rule is not healthy or not evaluated: g/job:up:sum (boom)"},
 		},
-		{"TestF17RecordingRuleLate", proven(rules(group(30, lateRecording))), defaults, wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rules are not healthy or not evaluated: g/job:up:sum (last evaluated 1h0m0s ago)"}},
+		{"TestF17RecordingRuleLate", proven(rules(group(30, lateRecording))), defaults, wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rule is not healthy or not evaluated: g/job:up:sum (last evaluated 1h0m0s ago)"}},
 		{"a recording rule is a rule", proven(rules(group(30, recording))), unproven, wanted{gate.Pass, "NoAlerts", ""}},
 		{
 			"TestF17RuleOfNoKnownKind", proven(rules(group(30, "what"))), defaults,
-			wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rules are not healthy or not evaluated: g/string (unknown type of rule)"},
+			wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rule is not healthy or not evaluated: g/string (unknown type of rule)"},
 		},
 		{
 			"TestF17RequiredRuleFails", proven(rules(group(30, promapi.AlertingRule{Name: "Watchdog", Health: promapi.RuleHealthBad, LastError: "boom", LastEvaluation: now}))), defaults,
-			wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rules are not healthy or not evaluated: g/Watchdog (boom)"},
+			wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rule is not healthy or not evaluated: g/Watchdog (boom)"},
 		},
 		{"the rule of an ignored alert fails", proven(rules(group(30, failing, rule("Up", 0)))), ignoring("Disk.*"), wanted{gate.Pass, "NoAlerts", ""}},
 
@@ -202,7 +202,7 @@ func TestQuiet(t *testing.T) {
 		{"three intervals ago", proven(rules(group(60, rule("Up", 3*time.Minute)))), defaults, wanted{gate.Pass, "NoAlerts", ""}},
 		{
 			"TestF17LaterThanThreeIntervals", proven(rules(group(60, rule("Up", 3*time.Minute+time.Second)))), defaults,
-			wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rules are not healthy or not evaluated: g/Up (last evaluated 3m1s ago)"},
+			wanted{gate.Unknown, "RulesUnhealthy", "nothing fires, but 1 rule is not healthy or not evaluated: g/Up (last evaluated 3m1s ago)"},
 		},
 		{"a minute ago, of a short interval", proven(rules(group(1, rule("Up", time.Minute)))), defaults, wanted{gate.Pass, "NoAlerts", ""}},
 		{"TestF17LaterThanAMinute", proven(rules(group(1, rule("Up", time.Minute+time.Second)))), defaults, wanted{gate.Unknown, "RulesUnhealthy", ""}},

@@ -5,16 +5,13 @@
 package checks
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"sort"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/labels"
-
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // types are the known types of check. To add one: a file, a line here, and its
@@ -26,6 +23,7 @@ var types = map[string]checkType{
 	"disruptionBudgets":  {gate.NodeScope, typed(disruptionBudgetsDefaults, newDisruptionBudgets)},
 	"http":               {gate.ClusterScope, typed(httpDefaults, newHTTP)},
 	"headroom":           {gate.NodeScope, typed(headroomDefaults, newHeadroom)},
+	"nodePressure":       {gate.ClusterScope, typed(nodePressureDefaults, newNodePressure)},
 	"nodesReady":         {gate.ClusterScope, typed(nodesReadyDefaults, newNodesReady)},
 	"podsReady":          {gate.ClusterScope, typed(podsReadyDefaults, newPodsReady)},
 	"promql":             {gate.ClusterScope, typed(promQLDefaults, newPromQL)},
@@ -42,15 +40,15 @@ type checkType struct {
 type constructor struct {
 	// defaults returns the type's options, as a struct.
 	defaults func() any
-	build    func(options []byte, cluster *Cluster) (Check, []error)
+	build    func(options []byte, cluster *cluster.Cluster) (gate.Check, []error)
 }
 
 // typed joins a type's defaults, the strict decoding of its options over them,
 // and its constructor, which validates them without asking anybody.
-func typed[O any](defaults func() O, build func(O, *Cluster) (Check, []error)) constructor {
+func typed[O any](defaults func() O, build func(O, *cluster.Cluster) (gate.Check, []error)) constructor {
 	return constructor{
 		defaults: func() any { return defaults() },
-		build: func(options []byte, cluster *Cluster) (Check, []error) {
+		build: func(options []byte, cluster *cluster.Cluster) (gate.Check, []error) {
 			o := defaults()
 			problems := Decode("options", options, &o)
 			check, invalid := build(o, cluster)
@@ -72,63 +70,10 @@ func Defaults(typeName string) any { return types[typeName].defaults() }
 // New returns a check of the type with its options, as JSON. The cluster is not
 // asked anything yet, and may be nil where the check will not be run. All
 // mistakes are returned at once.
-func New(typeName string, options []byte, cluster *Cluster) (Check, []error) {
+func New(typeName string, options []byte, cluster *cluster.Cluster) (gate.Check, []error) {
 	known, ok := types[typeName]
 	if !ok {
 		return nil, []error{fmt.Errorf("type: unknown type %q: want one of %s", typeName, strings.Join(Types(), ", "))}
 	}
 	return known.build(options, cluster)
-}
-
-// Selector is a label selector in Kubernetes' own syntax, "a=b,c in (d,e)".
-// The zero value selects everything.
-type Selector struct{ labels.Selector }
-
-// UnmarshalText parses the selector.
-func (s *Selector) UnmarshalText(text []byte) error {
-	parsed, err := labels.Parse(string(text))
-	if err != nil {
-		return fmt.Errorf("not a label selector: %w", err)
-	}
-	s.Selector = parsed
-	return nil
-}
-
-// Matches reports whether the labels are selected.
-func (s Selector) Matches(set labels.Labels) bool {
-	return s.Selector == nil || s.Selector.Matches(set)
-}
-
-// String returns the selector in Kubernetes' syntax, empty for everything.
-func (s Selector) String() string {
-	if s.Selector == nil {
-		return ""
-	}
-	return s.Selector.String()
-}
-
-// names are named in a message: the first few of them, sorted.
-type names []string
-
-const maxNames = 5
-
-func (n names) String() string {
-	sorted := slices.Clone(n)
-	sort.Strings(sorted)
-	if len(sorted) <= maxNames {
-		return strings.Join(sorted, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(sorted[:maxNames], ", "), len(sorted)-maxNames)
-}
-
-func atLeast(field string, value, least int) error {
-	if value < least {
-		return fmt.Errorf("options.%s: must be at least %d, not %d", field, least, value)
-	}
-	return nil
-}
-
-// join leaves the nils out.
-func join(problems ...error) []error {
-	return slices.DeleteFunc(problems, func(err error) bool { return errors.Is(err, nil) })
 }

@@ -1,6 +1,7 @@
 package checks
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"go/ast"
@@ -17,7 +18,10 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // now is the API server's time in the tables.
@@ -43,7 +47,7 @@ func (w wanted) compare(t *testing.T, got gate.Result) {
 
 // compareMistakes compares what a constructor refuses with the wanted text: it
 // returns a check if that is empty, and only then.
-func compareMistakes(t *testing.T, check Check, problems []error, want string) {
+func compareMistakes(t *testing.T, check gate.Check, problems []error, want string) {
 	t.Helper()
 	got := ""
 	if err := errors.Join(problems...); err != nil {
@@ -54,13 +58,49 @@ func compareMistakes(t *testing.T, check Check, problems []error, want string) {
 	}
 }
 
-func selector(t testing.TB, text string) Selector {
+// verify and validate ask checks that can answer.
+func verify(ctx context.Context, check gate.Check) (Verification, error) {
+	return check.(Verifier).Verify(ctx)
+}
+
+func validate(ctx context.Context, check gate.Check) error {
+	return check.(Validator).Validate(ctx)
+}
+
+func selector(t testing.TB, text string) cluster.Selector {
 	t.Helper()
-	var s Selector
+	var s cluster.Selector
 	if err := s.UnmarshalText([]byte(text)); err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+func member(name string, status corev1.ConditionStatus, labels ...string) cluster.Node {
+	n := cluster.Node{Name: name, Ready: status, Labels: map[string]string{}}
+	for i := 0; i < len(labels); i += 2 {
+		n.Labels[labels[i]] = labels[i+1]
+	}
+	return n
+}
+
+// nodesOf reads nodes that are written down as "a b! c-": with a "!" one is
+// cordoned, with a "-" it is not Ready, with a "*" it is of the control plane.
+func nodesOf(text string) []cluster.Node {
+	var nodes []cluster.Node
+	for word := range strings.FieldsSeq(text) {
+		n := member(strings.TrimRight(word, "!-*"), corev1.ConditionTrue)
+		n.Labels["name"] = n.Name
+		n.Unschedulable = strings.Contains(word, "!")
+		if strings.Contains(word, "-") {
+			n.Ready = corev1.ConditionFalse
+		}
+		if strings.Contains(word, "*") {
+			n.Labels["node-role.kubernetes.io/control-plane"] = ""
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes
 }
 
 // fieldsOf returns the names of a struct's fields in the configuration.
@@ -142,7 +182,7 @@ func reasonsIn(t *testing.T, file string) map[string]string {
 	}
 	verdicts := map[string]string{
 		"gate.Passed": "Pass", "gate.Failed": "Fail", "gate.Undecided": "Unknown",
-		"complain": "Fail", "problem": "Fail", "wonder": "Unknown",
+		"complain": "Fail", "problem": "Fail", "undecided": "Unknown",
 	}
 	reasons := map[string]string{}
 	add := func(by ast.Expr, arguments []ast.Expr) {
@@ -211,6 +251,37 @@ func TestNamesAreSortedAndFew(t *testing.T) {
 	}
 }
 
+// Numbers agree with their nouns.
+func TestNumbersAgree(t *testing.T) {
+	for n, want := range map[int]string{0: "all 0 nodes are", 1: "1 node is", 2: "all 2 nodes are"} {
+		if got := all(n, "node") + " " + agree(n, "is", "are"); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	// No message has a number of its own before a noun.
+	noun := regexp.MustCompile(`%d (other )?(nodes|pods|alerts|members|budgets|rules|values|records|intervals|bytes|evictions|disruptions)\b`)
+	_, files := sources(t)
+	for _, file := range files {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if text, ok := n.(*ast.BasicLit); ok && noun.MatchString(text.Value) && !plural[text.Value] {
+				t.Errorf("%s: use count", text.Value)
+			}
+			return true
+		})
+	}
+}
+
+// plural are the texts whose number is never 1.
+var plural = map[string]bool{
+	`"none of %d other nodes is"`:        true,
+	`"none of %d pods on %s would move"`: true,
+	`"members are %d other nodes"`:       true,
+	`"%s is one of %d members of the control plane: without it %d must be up, and never are"`: true,
+	`"without %s, %d of %d members of the control plane would be up, and %d must be%s"`:       true,
+	`"without %s, %d of %d members of the control plane %s up, and %d must be%s"`:             true,
+	`"%s answered %s with a body of more than %d bytes, which is not read to its end"`:        true,
+}
+
 // All mistakes at once, each with its path; what is right is decoded all the
 // same.
 func TestDecodeTellsEveryMistake(t *testing.T) {
@@ -218,12 +289,12 @@ func TestDecodeTellsEveryMistake(t *testing.T) {
 		Word string `json:"word"`
 	}
 	type outer struct {
-		Number int      `json:"number"`
-		Flag   bool     `json:"flag"`
-		Words  []string `json:"words"`
-		Inner  inner    `json:"inner"`
-		List   []inner  `json:"list"`
-		Pick   Selector `json:"pick"`
+		Number int              `json:"number"`
+		Flag   bool             `json:"flag"`
+		Words  []string         `json:"words"`
+		Inner  inner            `json:"inner"`
+		List   []inner          `json:"list"`
+		Pick   cluster.Selector `json:"pick"`
 		secret string
 	}
 	for _, c := range []struct{ name, data, want string }{

@@ -13,15 +13,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // ControlPlaneQuorumOptions are the options of controlPlaneQuorum.
 type ControlPlaneQuorumOptions struct {
 	// Selector chooses the members of the control plane, by label.
-	Selector Selector `json:"selector"`
+	Selector cluster.Selector `json:"selector"`
 	// Members is how many members there should be. Where fewer Node objects are
 	// found, the missing ones count as lost.
 	Members int `json:"members"`
@@ -31,7 +31,7 @@ type ControlPlaneQuorumOptions struct {
 	AllowSingle bool `json:"allowSingle"`
 	// Pods chooses, in the namespace kube-system, the pods that a member must
 	// have Ready in order to be up; empty for none.
-	Pods Selector `json:"pods"`
+	Pods cluster.Selector `json:"pods"`
 }
 
 func controlPlaneQuorumDefaults() ControlPlaneQuorumOptions {
@@ -42,7 +42,7 @@ func controlPlaneQuorumDefaults() ControlPlaneQuorumOptions {
 	}
 }
 
-func mustParse(text string) (s Selector) {
+func mustParse(text string) (s cluster.Selector) {
 	if err := s.UnmarshalText([]byte(text)); err != nil {
 		panic(err)
 	}
@@ -50,11 +50,17 @@ func mustParse(text string) (s Selector) {
 }
 
 type controlPlaneQuorum struct {
-	cluster *Cluster
+	cluster *cluster.Cluster
 	options ControlPlaneQuorumOptions
 }
 
-func newControlPlaneQuorum(o ControlPlaneQuorumOptions, c *Cluster) (Check, []error) {
+var (
+	_ gate.Watcher = controlPlaneQuorum{}
+	_ Reader       = controlPlaneQuorum{}
+	_ Verifier     = controlPlaneQuorum{}
+)
+
+func newControlPlaneQuorum(o ControlPlaneQuorumOptions, c *cluster.Cluster) (gate.Check, []error) {
 	problems := join(atLeast("members", o.Members, 0), atLeast("minimum", o.Minimum, 0))
 	if o.Selector.String() == "" {
 		problems = append(problems, errors.New("options.selector: must not be empty: it says which nodes are the control plane"))
@@ -63,7 +69,7 @@ func newControlPlaneQuorum(o ControlPlaneQuorumOptions, c *Cluster) (Check, []er
 		problems = append(problems, errors.New("options.allowSingle: contradicts members above 1, and minimum"))
 	}
 	if o.Members > 0 && o.Minimum >= o.Members {
-		problems = append(problems, fmt.Errorf("options.minimum: of %d members, at most %d are others, not %d", o.Members, o.Members-1, o.Minimum))
+		problems = append(problems, fmt.Errorf("options.minimum: of %s, at most %d %s, not %d", gate.Count(o.Members, "member"), o.Members-1, agree(o.Members-1, "is another", "are others"), o.Minimum))
 	}
 	return controlPlaneQuorum{c, o}, problems
 }
@@ -78,21 +84,21 @@ func (c controlPlaneQuorum) Check(ctx context.Context) (gate.Result, error) {
 	return c.judge(nodes, pods), nil
 }
 
-func (c controlPlaneQuorum) read(ctx context.Context) (nodes listing[node], pods listing[pod], err error) {
-	if nodes, err = c.cluster.nodes(ctx); err != nil || !c.asksForPods(nodes.items) {
+func (c controlPlaneQuorum) read(ctx context.Context) (nodes cluster.Listing[cluster.Node], pods cluster.Listing[cluster.Pod], err error) {
+	if nodes, err = c.cluster.Nodes(ctx); err != nil || !c.asksForPods(nodes.Items) {
 		return nodes, pods, err
 	}
-	pods, err = c.cluster.pods(ctx, metav1.NamespaceSystem, c.options.Pods.String())
+	pods, err = c.cluster.Pods(ctx, metav1.NamespaceSystem, c.options.Pods.String())
 	return nodes, pods, err
 }
 
-func (c controlPlaneQuorum) asksForPods(nodes []node) bool {
-	i, problem := ownNode(nodes, c.cluster.Node)
-	return problem == "" && c.options.Selector.Matches(labels.Set(nodes[i].labels)) && c.options.Pods.String() != ""
+func (c controlPlaneQuorum) asksForPods(nodes []cluster.Node) bool {
+	i, problem := cluster.Own(nodes, c.cluster.Node)
+	return problem == "" && c.options.Selector.Matches(nodes[i].Labels) && c.options.Pods.String() != ""
 }
 
-func (c controlPlaneQuorum) judge(nodes listing[node], pods listing[pod]) gate.Result {
-	return quorumLeft(nodes.items, pods.items, pods.now, c.cluster.Node, c.options)
+func (c controlPlaneQuorum) judge(nodes cluster.Listing[cluster.Node], pods cluster.Listing[cluster.Pod]) gate.Result {
+	return quorumLeft(nodes.Items, pods.Items, pods.Now, c.cluster.Node, c.options)
 }
 
 // Watch hints when so many other members are down that a quorum would be lost.
@@ -108,22 +114,22 @@ func (c controlPlaneQuorum) Watch(ctx context.Context, hint func(gate.Result)) e
 		}
 	}
 	followers := []func(context.Context) error{func(ctx context.Context) error {
-		return c.cluster.followNodes(ctx, &mu, nodes, func(l listing[node]) { nodes = l; judge() })
+		return c.cluster.FollowNodes(ctx, &mu, nodes, func(l cluster.Listing[cluster.Node]) { nodes = l; judge() })
 	}}
-	if c.asksForPods(nodes.items) {
+	if c.asksForPods(nodes.Items) {
 		followers = append(followers, func(ctx context.Context) error {
-			return c.cluster.followPods(ctx, &mu, metav1.NamespaceSystem, c.options.Pods.String(), pods, func(l listing[pod]) { pods = l; judge() })
+			return c.cluster.FollowPods(ctx, &mu, metav1.NamespaceSystem, c.options.Pods.String(), pods, func(l cluster.Listing[cluster.Pod]) { pods = l; judge() })
 		})
 	}
-	return together(ctx, followers...)
+	return cluster.Together(ctx, followers...)
 }
 
 // Rules name what Check and Watch read.
 func (c controlPlaneQuorum) Rules() []rbacv1.PolicyRule {
 	if c.options.Pods.String() == "" {
-		return []rbacv1.PolicyRule{readNodes}
+		return []rbacv1.PolicyRule{cluster.ReadNodes}
 	}
-	return []rbacv1.PolicyRule{readNodes, readPods}
+	return []rbacv1.PolicyRule{cluster.ReadNodes, cluster.ReadPods}
 }
 
 // Verify makes all other members NotReady, and takes their pods' readiness. On a
@@ -133,37 +139,37 @@ func (c controlPlaneQuorum) Verify(ctx context.Context) (Verification, error) {
 	if err != nil {
 		return Verification{}, err
 	}
-	own, _ := ownNode(nodes.items, c.cluster.Node)
+	own, _ := cluster.Own(nodes.Items, c.cluster.Node)
 	var members []int
-	for i, n := range nodes.items {
-		if c.options.Selector.Matches(labels.Set(n.labels)) {
+	for i, n := range nodes.Items {
+		if c.options.Selector.Matches(n.Labels) {
 			members = append(members, i)
 		}
 	}
 	v := Verification{
-		Looked: fmt.Sprintf("%d members of the control plane, of %d nodes, and %d of their pods", len(members), len(nodes.items), len(pods.items)),
+		Looked: fmt.Sprintf("%s of the control plane, of %s, and %d of their pods", gate.Count(len(members), "member"), gate.Count(len(nodes.Items), "node"), len(pods.Items)),
 		Result: c.judge(nodes, pods),
 	}
 	changed := nodes
-	changed.items = slices.Clone(nodes.items)
+	changed.Items = slices.Clone(nodes.Items)
 	change := "made NotReady: %s"
 	if own >= 0 && len(members) > 0 && !slices.Contains(members, own) {
-		changed.items[own].labels = changed.items[members[0]].labels
+		changed.Items[own].Labels = changed.Items[members[0]].Labels
 		change = "made a member of the control plane: " + c.cluster.Node + "; " + change
 	}
 	var others names
 	for _, i := range members {
 		if i != own {
-			changed.items[i].ready = corev1.ConditionFalse
-			others = append(others, changed.items[i].name)
+			changed.Items[i].Ready = corev1.ConditionFalse
+			others = append(others, changed.Items[i].Name)
 		}
 	}
 	v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, others), c.judge(changed, pods)})
-	if len(pods.items) > 0 {
+	if len(pods.Items) > 0 {
 		unready := pods
-		unready.items = slices.Clone(pods.items)
-		for i := range unready.items {
-			unready.items[i].problem = problem{detail: "Ready=False"}
+		unready.Items = slices.Clone(pods.Items)
+		for i := range unready.Items {
+			unready.Items[i].Trouble = "Ready=False"
 		}
 		v.Mutations = append(v.Mutations, Mutation{"made not Ready: the pods of all members", c.judge(nodes, unready)})
 	}
@@ -172,22 +178,22 @@ func (c controlPlaneQuorum) Verify(ctx context.Context) (Verification, error) {
 
 // quorumLeft is the pure part. It counts the other members that are up: Ready,
 // and with each control-plane pod that they have, or that this node has, Ready.
-func quorumLeft(nodes []node, pods []pod, now time.Time, own string, o ControlPlaneQuorumOptions) gate.Result {
-	at, why := ownNode(nodes, own)
+func quorumLeft(nodes []cluster.Node, pods []cluster.Pod, now time.Time, own string, o ControlPlaneQuorumOptions) gate.Result {
+	at, why := cluster.Own(nodes, own)
 	if why != "" {
 		return gate.Undecided("OwnNodeUnknown", "%s", why)
 	}
-	var members []node
+	var members []cluster.Node
 	for _, n := range nodes {
-		if o.Selector.Matches(labels.Set(n.labels)) {
+		if o.Selector.Matches(n.Labels) {
 			members = append(members, n)
 		}
 	}
 	switch {
 	case len(members) == 0:
-		return gate.Failed("NoControlPlane", "no node matches the selector %q, of %d nodes: correct it, or leave this step out where the control plane has no nodes here", o.Selector, len(nodes))
-	case !o.Selector.Matches(labels.Set(nodes[at].labels)):
-		return gate.Passed("NotControlPlane", "%s is not of the control plane, whose members are %d other nodes", own, len(members))
+		return gate.Failed("NoControlPlane", "%s: correct it, or leave this step out where the control plane has no nodes here", noneOf(o.Selector, len(nodes)))
+	case !o.Selector.Matches(nodes[at].Labels):
+		return gate.Passed("NotControlPlane", "%s is not of the control plane, whose %s", own, agree(len(members), "only member is another node", fmt.Sprintf("members are %d other nodes", len(members))))
 	}
 	size := max(len(members), o.Members)
 	need := size/2 + 1
@@ -207,11 +213,11 @@ func quorumLeft(nodes []node, pods []pod, now time.Time, own string, o ControlPl
 	up := 0
 	down := missing(size - len(members))
 	for _, m := range members {
-		if m.name == own {
+		if m.Name == own {
 			continue
 		}
-		if problem := memberProblem(m, states[m.name], states[own]); problem != "" {
-			down = append(down, m.name+" ("+problem+")")
+		if problem := memberProblem(m, states[m.Name], states[own]); problem != "" {
+			down = append(down, m.Name+" ("+problem+")")
 			continue
 		}
 		up++
@@ -223,7 +229,7 @@ func quorumLeft(nodes []node, pods []pod, now time.Time, own string, o ControlPl
 	if up < need {
 		return gate.Failed("QuorumAtRisk", "without %s, %d of %d members of the control plane would be up, and %d must be%s", own, up, size, need, lost)
 	}
-	return gate.Passed("QuorumLeft", "without %s, %d of %d members of the control plane are up, and %d must be%s", own, up, size, need, lost)
+	return gate.Passed("QuorumLeft", "without %s, %d of %d members of the control plane %s up, and %d must be%s", own, up, size, agree(up, "is", "are"), need, lost)
 }
 
 // missing are members without a Node object.
@@ -242,26 +248,24 @@ type component struct {
 
 // stateByNode finds the components of each node. The name of a static pod is
 // that of its component, with the node's name behind.
-func stateByNode(pods []pod, now time.Time) map[string]map[string]component {
+func stateByNode(pods []cluster.Pod, now time.Time) map[string]map[string]component {
 	states := map[string]map[string]component{}
 	for _, p := range pods {
-		if states[p.node] == nil {
-			states[p.node] = map[string]component{}
+		if states[p.Node] == nil {
+			states[p.Node] = map[string]component{}
 		}
-		name, static := strings.CutSuffix(p.name, "-"+p.node)
-		states[p.node][name] = component{static, p.judge(now).detail}
+		name, static := strings.CutSuffix(p.Name, "-"+p.Node)
+		trouble, _ := troubleOf(p, now)
+		states[p.Node][name] = component{static, trouble}
 	}
 	return states
 }
 
 // memberProblem says why a member is down, if it is: what this node has and it
 // has not is lost when this node goes.
-func memberProblem(m node, has, own map[string]component) string {
-	if !m.isReady() {
-		if m.ready == "" {
-			return "no Ready condition"
-		}
-		return "Ready=" + string(m.ready) + reasonSuffix(m.reason)
+func memberProblem(m cluster.Node, has, own map[string]component) string {
+	if trouble := m.Trouble(); trouble != "" {
+		return trouble
 	}
 	for _, name := range slices.Sorted(maps.Keys(has)) {
 		if problem := has[name].problem; problem != "" {

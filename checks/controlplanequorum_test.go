@@ -11,21 +11,22 @@ import (
 	apitypes "k8s.io/apimachinery/pkg/types"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
 // podsOf reads pods that are written down as "etcd@a etcd@b-": static ones, of
 // which one with a "-" is not Ready; "name=etcd-0@a" is not static.
-func podsOf(text string) []pod {
-	var pods []pod
+func podsOf(text string) []cluster.Pod {
+	var pods []cluster.Pod
 	for word := range strings.FieldsSeq(text) {
 		name, on, _ := strings.Cut(strings.TrimSuffix(word, "-"), "@")
-		p := pod{namespace: "kube-system", name: name + "-" + on, node: on}
+		p := cluster.Pod{Namespace: "kube-system", Name: name + "-" + on, Node: on}
 		if whole, ok := strings.CutPrefix(name, "name="); ok {
-			p.name = whole
+			p.Name = whole
 		}
 		if strings.HasSuffix(word, "-") {
-			p.problem = problem{"PodsNotReady", "Ready=False"}
+			p.Trouble = "Ready=False"
 		}
 		pods = append(pods, p)
 	}
@@ -67,7 +68,7 @@ func TestQuorumLeft(t *testing.T) {
 		{"the last, as is known", "a* w", "", "a", single, wanted{gate.Pass, "SingleAllowed", "a is the only member of the control plane, which is away while it reboots, as allowSingle permits"}},
 		{"TestF24SingleNoLonger", "a* b* w", "", "a", single, wanted{gate.Fail, "NeverQuorum", "a is one of 2 members of the control plane: without it 2 must be up, and never are"}},
 		{"TestF24OneOfTwo", "a* b* w", "", "a", usual, wanted{gate.Fail, "NeverQuorum", "a is one of 2 members of the control plane: without it 2 must be up, and never are"}},
-		{"one of two, with the data elsewhere", "a* b*", "", "a", external, wanted{gate.Pass, "QuorumLeft", "without a, 1 of 2 members of the control plane are up, and 1 must be"}},
+		{"one of two, with the data elsewhere", "a* b*", "", "a", external, wanted{gate.Pass, "QuorumLeft", "without a, 1 of 2 members of the control plane is up, and 1 must be"}},
 		{"TestF24TheOtherOfTwo", "a* b*-", "", "a", external, wanted{gate.Fail, "QuorumAtRisk", "without a, 0 of 2 members of the control plane would be up, and 1 must be; down: b (Ready=False)"}},
 		{"the last, with the data elsewhere", "a*", "", "a", external, wanted{gate.Fail, "NeverQuorum", ""}},
 
@@ -106,7 +107,7 @@ func TestControlPlaneQuorumOptions(t *testing.T) {
 		{"the defaults", func(*ControlPlaneQuorumOptions) {}, ""},
 		{"two of three", func(o *ControlPlaneQuorumOptions) { o.Members, o.Minimum = 3, 2 }, ""},
 		{"one, and known to be", func(o *ControlPlaneQuorumOptions) { o.Members, o.AllowSingle = 1, true }, ""},
-		{"one, and another", func(o *ControlPlaneQuorumOptions) { o.Members, o.Minimum = 1, 1 }, "options.minimum: of 1 members, at most 0 are others, not 1"},
+		{"one, and another", func(o *ControlPlaneQuorumOptions) { o.Members, o.Minimum = 1, 1 }, "options.minimum: of 1 member, at most 0 are others, not 1"},
 		{"one alone, of two", func(o *ControlPlaneQuorumOptions) { o.Members, o.AllowSingle = 2, true }, "options.allowSingle: contradicts members above 1, and minimum"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -140,9 +141,9 @@ func FuzzQuorumLeft(f *testing.F) {
 		}
 		ready, size := 0, 0
 		for _, n := range nodesOf(text) {
-			if _, member := n.labels["node-role.kubernetes.io/control-plane"]; member {
+			if _, member := n.Labels["node-role.kubernetes.io/control-plane"]; member {
 				size++
-				if n.isReady() && n.name != own {
+				if n.IsReady() && n.Name != own {
 					ready++
 				}
 			}
@@ -155,16 +156,16 @@ func FuzzQuorumLeft(f *testing.F) {
 		}
 		for i := range nodes {
 			worse := slices.Clone(nodes)
-			worse[i].ready = corev1.ConditionUnknown
+			worse[i].Ready = corev1.ConditionUnknown
 			if after := quorumLeft(worse, pods, now, own, o); after.Verdict == gate.Pass {
-				t.Errorf("%s went down, which made %+v of %+v", worse[i].name, after, got)
+				t.Errorf("%s went down, which made %+v of %+v", worse[i].Name, after, got)
 			}
 		}
 		for i := range pods {
 			worse := slices.Clone(pods)
-			worse[i].problem = problem{"PodsNotReady", "x"}
+			worse[i].Trouble = "x"
 			if after := quorumLeft(nodes, worse, now, own, o); after.Verdict == gate.Pass {
-				t.Errorf("%s went down, which made %+v of %+v", worse[i].name, after, got)
+				t.Errorf("%s went down, which made %+v of %+v", worse[i].Name, after, got)
 			}
 		}
 	})
@@ -190,8 +191,8 @@ func TestF24ControlPlaneQuorum(t *testing.T) {
 	judge(wanted{gate.Fail, "NoControlPlane", ""})
 
 	promote(w.Nodes[1])
-	judge(wanted{gate.Pass, "NotControlPlane", "n1 is not of the control plane, whose members are 1 other nodes"})
-	v := w.verify("controlPlaneQuorum", ``, "1 members of the control plane, of 3 nodes, and 0 of their pods")
+	judge(wanted{gate.Pass, "NotControlPlane", "n1 is not of the control plane, whose only member is another node"})
+	v := w.verify("controlPlaneQuorum", ``, "1 member of the control plane, of 3 nodes, and 0 of their pods")
 	if got := v.changes(); got != "made a member of the control plane: n1; made NotReady: n2 -> Fail NeverQuorum" {
 		t.Errorf("mutations of a worker:\n%s", got)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -116,4 +117,17 @@ func wrongValue(err error, data []byte, v reflect.Value) error {
 		want = "a string"
 	}
 	return fmt.Errorf("must be %s, not %.60s", want, data)
+}
+
+// atLeast is what is wrong with an option that is less than it may be.
+func atLeast(field string, value, least int) error {
+	if value < least {
+		return fmt.Errorf("options.%s: must be at least %d, not %d", field, least, value)
+	}
+	return nil
+}
+
+// join leaves out what is not wrong.
+func join(problems ...error) []error {
+	return slices.DeleteFunc(problems, func(err error) bool { return errors.Is(err, nil) })
 }

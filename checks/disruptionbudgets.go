@@ -13,34 +13,40 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // DisruptionBudgetsOptions are the options of disruptionBudgets.
 type DisruptionBudgetsOptions struct {
 	// PodSelector is kured's --drain-pod-selector: which pods it drains; all by
 	// default.
-	PodSelector Selector `json:"podSelector"`
+	PodSelector cluster.Selector `json:"podSelector"`
 }
 
 func disruptionBudgetsDefaults() DisruptionBudgetsOptions { return DisruptionBudgetsOptions{} }
 
 type disruptionBudgets struct {
-	cluster *Cluster
+	cluster *cluster.Cluster
 	options DisruptionBudgetsOptions
 }
 
-func newDisruptionBudgets(o DisruptionBudgetsOptions, c *Cluster) (Check, []error) {
+var (
+	_ Reader   = disruptionBudgets{}
+	_ Verifier = disruptionBudgets{}
+)
+
+func newDisruptionBudgets(o DisruptionBudgetsOptions, c *cluster.Cluster) (gate.Check, []error) {
 	return disruptionBudgets{c, o}, nil
 }
 
 // drain is what disruptionBudgets reads.
 type drain struct {
 	node    string
-	nodes   []node
-	pods    []resident // on the node
-	budgets []budget
+	nodes   []cluster.Node
+	pods    []cluster.Resident // on the node
+	budgets []cluster.Budget
 	// covered are the pods of budgets that refuse an eviction, by their names.
-	covered map[string][]resident
+	covered map[string][]cluster.Resident
 }
 
 // Check reads the pods on this node and all budgets; and, of a budget that would
@@ -54,25 +60,25 @@ func (c disruptionBudgets) Check(ctx context.Context) (gate.Result, error) {
 }
 
 func (c disruptionBudgets) read(ctx context.Context) (drain, error) {
-	d := drain{node: c.cluster.Node, covered: map[string][]resident{}}
-	nodes, err := c.cluster.nodes(ctx)
+	d := drain{node: c.cluster.Node, covered: map[string][]cluster.Resident{}}
+	nodes, err := c.cluster.Nodes(ctx)
 	if err != nil {
 		return drain{}, err
 	}
-	d.nodes = nodes.items
-	if _, problem := ownNode(d.nodes, d.node); problem != "" {
+	d.nodes = nodes.Items
+	if _, problem := cluster.Own(d.nodes, d.node); problem != "" {
 		return d, nil
 	}
-	if d.pods, err = c.cluster.residents(ctx); err != nil {
+	if d.pods, err = c.cluster.Residents(ctx); err != nil {
 		return drain{}, err
 	}
-	if d.budgets, err = c.cluster.budgets(ctx); err != nil {
+	if d.budgets, err = c.cluster.Budgets(ctx); err != nil {
 		return drain{}, err
 	}
 	for _, g := range guarded(d, c.options) {
 		if len(g.refused) > 0 && len(g.budgets) == 1 {
 			b := g.budgets[0]
-			if d.covered[b.String()], err = c.cluster.coveredBy(ctx, b); err != nil {
+			if d.covered[b.String()], err = c.cluster.CoveredBy(ctx, b); err != nil {
 				return drain{}, err
 			}
 		}
@@ -83,7 +89,7 @@ func (c disruptionBudgets) read(ctx context.Context) (drain, error) {
 // Rules name what Check reads. There is no watch: kured's own drain uses up the
 // budgets, and each of its evictions would be a hint to close.
 func (disruptionBudgets) Rules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{permit("", "nodes", "list"), permit("", "pods", "list"), permit("policy", "poddisruptionbudgets", "list")}
+	return []rbacv1.PolicyRule{cluster.Permit("", "nodes", "list"), cluster.Permit("", "pods", "list"), cluster.Permit("policy", "poddisruptionbudgets", "list")}
 }
 
 // Verify uses up the budgets that count here, and puts a pod here under a budget
@@ -93,14 +99,14 @@ func (c disruptionBudgets) Verify(ctx context.Context) (Verification, error) {
 	if err != nil {
 		return Verification{}, err
 	}
-	var leaving []resident
+	var leaving []cluster.Resident
 	for _, p := range d.pods {
-		if p.leaves(c.options.PodSelector) {
+		if p.Leaves(c.options.PodSelector) {
 			leaving = append(leaving, p)
 		}
 	}
 	v := Verification{
-		Looked: fmt.Sprintf("%d pods to evict, of %d on %s, and %d budgets", len(leaving), len(d.pods), d.node, len(d.budgets)),
+		Looked: fmt.Sprintf("%s to evict, of %d on %s, and %s", gate.Count(len(leaving), "pod"), len(d.pods), d.node, gate.Count(len(d.budgets), "budget")),
 		Result: drainable(d, c.options),
 	}
 	if guards := guarded(d, c.options); len(guards) > 0 {
@@ -109,27 +115,27 @@ func (c disruptionBudgets) Verify(ctx context.Context) (Verification, error) {
 		var who names
 		for i, b := range used.budgets {
 			if slices.ContainsFunc(guards, func(g guard) bool {
-				return slices.ContainsFunc(g.budgets, func(of budget) bool { return of.String() == b.String() })
+				return slices.ContainsFunc(g.budgets, func(of cluster.Budget) bool { return of.String() == b.String() })
 			}) {
-				used.budgets[i].allowed, used.budgets[i].healthy = 0, min(b.healthy, b.desired)
+				used.budgets[i].Allowed, used.budgets[i].Healthy = 0, min(b.Healthy, b.Desired)
 				who = append(who, b.String())
 			}
 		}
 		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf("used up: %s", who), drainable(used, c.options)})
 	}
 	under := d
-	at := slices.IndexFunc(leaving, func(p resident) bool { return !goesFreely(p) })
+	at := slices.IndexFunc(leaving, func(p cluster.Resident) bool { return !goesFreely(p) })
 	if at < 0 {
 		at = len(leaving)
-		leaving = append(leaving, resident{namespace: "default", name: "another", node: d.node, phase: corev1.PodRunning, ready: true})
+		leaving = append(leaving, cluster.Resident{Namespace: "default", Name: "another", Node: d.node, Phase: corev1.PodRunning, Ready: true})
 		under.pods = append(slices.Clone(d.pods), leaving[at])
 	}
 	p := leaving[at]
-	under.budgets = append(slices.Clone(d.budgets), budget{
-		namespace: p.namespace, name: "another", rule: "maxUnavailable 0", observed: true, healthy: 1, desired: 1, expected: 1,
-		selector: labels.SelectorFromSet(p.labels),
+	under.budgets = append(slices.Clone(d.budgets), cluster.Budget{
+		Namespace: p.Namespace, Name: "another", Rule: "maxUnavailable 0", Observed: true, Healthy: 1, Desired: 1, Expected: 1,
+		Selector: labels.SelectorFromSet(p.Labels),
 	})
-	v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf("put under a budget that allows no eviction: %s/%s", p.namespace, p.name), drainable(under, c.options)})
+	v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf("put under a budget that allows no eviction: %s/%s", p.Namespace, p.Name), drainable(under, c.options)})
 	return v, nil
 }
 
@@ -139,15 +145,15 @@ const maxDisrupted = 2000
 
 // goesFreely reports whether the API server evicts the pod without a look at
 // the budgets.
-func goesFreely(p resident) bool {
-	return p.finished() || p.phase == corev1.PodPending || p.deleting
+func goesFreely(p cluster.Resident) bool {
+	return p.Finished() || p.Phase == corev1.PodPending || p.Deleting
 }
 
 // evict is what the API server would answer to an eviction of a pod which the
 // budgets cover, as HTTP status, and whether that would spend one of the
 // disruptions that the budget allows
 // (https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/registry/core/pod/storage/eviction.go).
-func evict(p resident, budgets []budget) (status int, spends bool) {
+func evict(p cluster.Resident, budgets []cluster.Budget) (status int, spends bool) {
 	switch {
 	case goesFreely(p) || len(budgets) == 0:
 		return http.StatusCreated, false
@@ -156,13 +162,13 @@ func evict(p resident, budgets []budget) (status int, spends bool) {
 	}
 	b := budgets[0]
 	switch {
-	case !p.ready && (b.alwaysAllow || b.healthy >= b.desired && b.desired > 0):
+	case !p.Ready && (b.AlwaysAllow || b.Healthy >= b.Desired && b.Desired > 0):
 		return http.StatusCreated, false
-	case !b.observed:
+	case !b.Observed:
 		return http.StatusTooManyRequests, false
-	case b.allowed < 0 || b.disrupted > maxDisrupted:
+	case b.Allowed < 0 || b.Disrupted > maxDisrupted:
 		return http.StatusForbidden, false
-	case b.allowed == 0:
+	case b.Allowed == 0:
 		return http.StatusTooManyRequests, false
 	}
 	return http.StatusCreated, true
@@ -170,22 +176,22 @@ func evict(p resident, budgets []budget) (status int, spends bool) {
 
 // guard is the pods on the node whose eviction the same budgets decide on.
 type guard struct {
-	budgets []budget
-	spend   []resident // evicted now if it were the only one
-	refused []resident
+	budgets []cluster.Budget
+	spend   []cluster.Resident // evicted now if it were the only one
+	refused []cluster.Resident
 }
 
 // guarded returns the guards in order of their budgets' names.
 func guarded(d drain, o DisruptionBudgetsOptions) []guard {
 	guards := map[string]*guard{}
 	for _, p := range d.pods {
-		if !p.leaves(o.PodSelector) || goesFreely(p) {
+		if !p.Leaves(o.PodSelector) || goesFreely(p) {
 			continue
 		}
-		var over []budget
+		var over []cluster.Budget
 		key := ""
 		for _, b := range d.budgets {
-			if b.covers(p) {
+			if b.Covers(p) {
 				over = append(over, b)
 				key += b.String() + " "
 			}
@@ -213,12 +219,12 @@ func guarded(d drain, o DisruptionBudgetsOptions) []guard {
 // drainable is the pure part. It tells what would never end from what does not
 // end now, although both hold the gate closed: the one waits for a person.
 func drainable(d drain, o DisruptionBudgetsOptions) gate.Result {
-	if _, why := ownNode(d.nodes, d.node); why != "" {
+	if _, why := cluster.Own(d.nodes, d.node); why != "" {
 		return gate.Undecided("OwnNodeUnknown", "%s", why)
 	}
 	leaving := 0
 	for _, p := range d.pods {
-		if p.leaves(o.PodSelector) {
+		if p.Leaves(o.PodSelector) {
 			leaving++
 		}
 	}
@@ -236,31 +242,31 @@ func drainable(d drain, o DisruptionBudgetsOptions) gate.Result {
 		b := g.budgets[0]
 		bare, managed := 0, 0
 		for _, p := range g.spend {
-			if p.controller == nil {
+			if p.Controller == nil {
 				bare++
 			} else {
 				managed++
 			}
 		}
-		should, unready := b.state(d.covered[b.String()])
+		should, unready := stateOf(b, d.covered[b.String()])
 		switch {
-		case len(g.refused) == 0 && bare+min(managed, 1) > int(b.allowed):
-			complain("BudgetNeverMet", &never, "%s lets %d pods go, and nobody makes those without a controller anew: %s", b, b.allowed, workloads(g.spend))
-		case len(g.refused) == 0 && len(g.spend) > int(b.allowed):
-			steps = append(steps, fmt.Sprintf("%s lets %d of %d go at once: %s", b, b.allowed, len(g.spend), workloads(g.spend)))
+		case len(g.refused) == 0 && bare+min(managed, 1) > int(b.Allowed):
+			complain("BudgetNeverMet", &never, "%s lets %s go, and nobody makes those without a controller anew: %s", b, gate.Count(b.Allowed, "pod"), workloads(g.spend))
+		case len(g.refused) == 0 && len(g.spend) > int(b.Allowed):
+			steps = append(steps, fmt.Sprintf("%s lets %d of %d go at once: %s", b, b.Allowed, len(g.spend), workloads(g.spend)))
 		case len(g.refused) == 0:
-		case !b.observed:
+		case !b.Observed:
 			complain("BudgetNotComputed", &notNow, "%s was changed, and its controller has not seen that: %s", b, workloads(g.refused))
-		case b.failure != "":
-			complain("BudgetNotComputed", &notNow, "%s cannot be computed (%s): %s", b, b.failure, workloads(g.refused))
-		case b.allowed < 0 || b.disrupted > maxDisrupted:
-			complain("BudgetNotComputed", &notNow, "%s has a status that the API server refuses, with %d disruptions allowed and %d evictions unconfirmed: %s", b, b.allowed, b.disrupted, workloads(g.refused))
+		case b.Failure != "":
+			complain("BudgetNotComputed", &notNow, "%s cannot be computed (%s): %s", b, b.Failure, workloads(g.refused))
+		case b.Allowed < 0 || b.Disrupted > maxDisrupted:
+			complain("BudgetNotComputed", &notNow, "%s has a status that the API server refuses, with %s allowed and %s unconfirmed: %s", b, gate.Count(b.Allowed, "disruption"), gate.Count(b.Disrupted, "eviction"), workloads(g.refused))
 		case should <= 0:
 			complain("BudgetNeverMet", &never, "%s covers no workload that can be scaled, and so allows no eviction: %s", b, workloads(g.refused))
-		case int(b.desired) >= should:
-			complain("BudgetNeverMet", &never, "%s wants %d of %d pods healthy, and so allows no eviction: %s", b, b.desired, should, workloads(g.refused))
+		case int(b.Desired) >= should:
+			complain("BudgetNeverMet", &never, "%s wants %d of %s healthy, and so allows no eviction: %s", b, b.Desired, gate.Count(should, "pod"), workloads(g.refused))
 		default:
-			complain("BudgetUsedUp", &notNow, "%s wants %d of %d pods healthy, and %d are%s: %s", b, b.desired, should, b.healthy, unready, workloads(g.refused))
+			complain("BudgetUsedUp", &notNow, "%s wants %d of %s healthy, and %d %s%s: %s", b, b.Desired, gate.Count(should, "pod"), b.Healthy, agree(b.Healthy, "is", "are"), unready, workloads(g.refused))
 		}
 	}
 	for _, reason := range []string{"BudgetNeverMet", "SeveralBudgets", "BudgetNotComputed", "BudgetUsedUp"} {
@@ -269,34 +275,34 @@ func drainable(d drain, o DisruptionBudgetsOptions) gate.Result {
 		}
 	}
 	if len(steps) > 0 {
-		return gate.Passed("DrainStepwise", "%d of %d pods would be evicted, some one after another as others become healthy elsewhere: %s", leaving, len(d.pods), strings.Join(inWords("", steps), ""))
+		return gate.Passed("DrainStepwise", "%d of %s would be evicted, some one after another as others become healthy elsewhere: %s", leaving, gate.Count(len(d.pods), "pod"), strings.Join(inWords("", steps), ""))
 	}
-	return gate.Passed("DrainFree", "%d of %d pods would be evicted, and no budget stands in the way", leaving, len(d.pods))
+	return gate.Passed("DrainFree", "%d of %s would be evicted, and no budget stands in the way", leaving, gate.Count(len(d.pods), "pod"))
 }
 
-// state returns how many healthy pods the budget can have at best, and which of
+// stateOf returns how many healthy pods the budget can have at best, and which of
 // those that it covers keep it from that, where they are known.
-func (b budget) state(covered []resident) (should int, unready string) {
-	should = int(b.expected)
+func stateOf(b cluster.Budget, covered []cluster.Resident) (should int, unready string) {
+	should = int(b.Expected)
 	var who names
 	count := 0
 	for _, p := range covered {
 		switch {
-		case p.finished():
+		case p.Finished():
 			continue
-		case p.deleting:
-			who = append(who, p.name+" on "+orNone(p.node)+" is being deleted")
-		case !p.ready:
-			who = append(who, p.name+" on "+orNone(p.node)+" is not Ready")
+		case p.Deleting:
+			who = append(who, p.Name+" on "+orNone(p.Node)+" is being deleted")
+		case !p.Ready:
+			who = append(who, p.Name+" on "+orNone(p.Node)+" is not Ready")
 		}
 		count++
 	}
 	// Finished pods lie around for long, and the controller counts them.
-	if b.countsPods && len(covered) > 0 {
+	if b.CountsPods && len(covered) > 0 {
 		should = count
 	}
-	if len(who) == 0 && b.disrupted > 0 {
-		return should, fmt.Sprintf(" (%d are just being evicted)", b.disrupted)
+	if len(who) == 0 && b.Disrupted > 0 {
+		return should, fmt.Sprintf(" (%d %s just being evicted)", b.Disrupted, agree(b.Disrupted, "is", "are"))
 	}
 	if len(who) == 0 {
 		return should, ""
@@ -305,11 +311,11 @@ func (b budget) state(covered []resident) (should int, unready string) {
 }
 
 // workloads names the pods by their controllers.
-func workloads(pods []resident) string {
+func workloads(pods []cluster.Resident) string {
 	byWorkload := map[string]names{}
 	for _, p := range pods {
-		workload := p.workload()
-		byWorkload[workload] = append(byWorkload[workload], p.name)
+		workload := p.Workload()
+		byWorkload[workload] = append(byWorkload[workload], p.Name)
 	}
 	var parts names
 	for workload, pods := range byWorkload {
@@ -318,27 +324,10 @@ func workloads(pods []resident) string {
 	return parts.String()
 }
 
-func budgetNames(budgets []budget) names {
+func budgetNames(budgets []cluster.Budget) names {
 	var out names
 	for _, b := range budgets {
 		out = append(out, b.String())
 	}
 	return out
-}
-
-// inWords joins the first of the problems, under a heading; none where there are none.
-func inWords(heading string, problems []string) []string {
-	if len(problems) == 0 {
-		return nil
-	}
-	more := ""
-	if len(problems) > maxNames {
-		more = fmt.Sprintf("; and %d more", len(problems)-maxNames)
-		problems = problems[:maxNames]
-	}
-	text := strings.Join(problems, "; ") + more
-	if heading != "" {
-		text = heading + ": " + text
-	}
-	return []string{text}
 }

@@ -18,19 +18,20 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
-	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
+	kit "github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 // guest is a pod on node a that runs, is Ready, and has the label app; its
 // workload is "Kind name", or empty for none.
-func guest(app, name, workload string, change ...func(*resident)) resident {
-	p := resident{namespace: "shop", name: name, node: "a", labels: map[string]string{"app": app}, phase: corev1.PodRunning, ready: true}
+func guest(app, name, workload string, change ...func(*cluster.Resident)) cluster.Resident {
+	p := cluster.Resident{Namespace: "shop", Name: name, Node: "a", Labels: map[string]string{"app": app}, Phase: corev1.PodRunning, Ready: true}
 	if kind, owner, ok := strings.Cut(workload, " "); ok {
-		p.controller = &metav1.OwnerReference{APIVersion: "apps/v1", Kind: kind, Name: owner}
+		p.Controller = &metav1.OwnerReference{APIVersion: "apps/v1", Kind: kind, Name: owner}
 		if kind == "ReplicaSet" {
-			p.labels["pod-template-hash"] = owner[strings.LastIndex(owner, "-")+1:]
+			p.Labels["pod-template-hash"] = owner[strings.LastIndex(owner, "-")+1:]
 		}
 	}
 	for _, c := range change {
@@ -39,23 +40,23 @@ func guest(app, name, workload string, change ...func(*resident)) resident {
 	return p
 }
 
-func unready(p *resident)  { p.ready = false }
-func deleting(p *resident) { p.deleting = true }
-func mirrored(p *resident) { p.mirror = true }
-func inPhase(phase corev1.PodPhase) func(*resident) {
-	return func(p *resident) { p.phase = phase }
+func unready(p *cluster.Resident)  { p.Ready = false }
+func deleting(p *cluster.Resident) { p.Deleting = true }
+func mirrored(p *cluster.Resident) { p.Mirror = true }
+func inPhase(phase corev1.PodPhase) func(*cluster.Resident) {
+	return func(p *cluster.Resident) { p.Phase = phase }
 }
 
 // allowance is a budget over the pods with the label app, as its controller
 // would compute it.
-func allowance(app, rule string, healthy, desired, expected int32, change ...func(*budget)) budget {
-	b := budget{
-		namespace: "shop", name: app, selector: labels.SelectorFromSet(labels.Set{"app": app}), rule: rule,
-		countsPods: strings.HasPrefix(rule, "minAvailable") && !strings.HasSuffix(rule, "%"),
-		observed:   true, allowed: max(healthy-desired, 0), healthy: healthy, desired: desired, expected: expected,
+func allowance(app, rule string, healthy, desired, expected int32, change ...func(*cluster.Budget)) cluster.Budget {
+	b := cluster.Budget{
+		Namespace: "shop", Name: app, Selector: labels.SelectorFromSet(labels.Set{"app": app}), Rule: rule,
+		CountsPods: strings.HasPrefix(rule, "minAvailable") && !strings.HasSuffix(rule, "%"),
+		Observed:   true, Allowed: max(healthy-desired, 0), Healthy: healthy, Desired: desired, Expected: expected,
 	}
 	if expected <= 0 {
-		b.allowed = 0
+		b.Allowed = 0
 	}
 	for _, c := range change {
 		c(&b)
@@ -65,111 +66,111 @@ func allowance(app, rule string, healthy, desired, expected int32, change ...fun
 
 func TestDrainable(t *testing.T) {
 	const web, db = "ReplicaSet web-5d4f8b", "StatefulSet db"
-	twoWebs := []resident{guest("web", "web-1", web), guest("web", "web-2", web)}
+	twoWebs := []cluster.Resident{guest("web", "web-1", web), guest("web", "web-2", web)}
 	stuck := allowance("web", "maxUnavailable 0", 3, 3, 3)
 	for _, c := range []struct {
 		name    string
-		pods    []resident
-		budgets []budget
-		covered []resident // of the budget web
+		pods    []cluster.Resident
+		budgets []cluster.Budget
+		covered []cluster.Resident // of the budget web
 		want    wanted
 	}{
-		{"nothing here", nil, []budget{stuck}, nil, wanted{gate.Pass, "DrainFree", "0 of 0 pods would be evicted, and no budget stands in the way"}},
+		{"nothing here", nil, []cluster.Budget{stuck}, nil, wanted{gate.Pass, "DrainFree", "0 of 0 pods would be evicted, and no budget stands in the way"}},
 		{"no budgets", twoWebs, nil, nil, wanted{gate.Pass, "DrainFree", "2 of 2 pods would be evicted, and no budget stands in the way"}},
-		{"a budget with room", twoWebs[:1], []budget{allowance("web", "minAvailable 2", 3, 2, 3)}, nil, wanted{gate.Pass, "DrainFree", "1 of 1 pods would be evicted, and no budget stands in the way"}},
-		{"another's budget", twoWebs, []budget{allowance("db", "maxUnavailable 0", 3, 3, 3)}, nil, wanted{gate.Pass, "DrainFree", ""}},
-		{"another namespace's budget", twoWebs, []budget{allowance("web", "maxUnavailable 0", 3, 3, 3, func(b *budget) { b.namespace = "bank" })}, nil, wanted{gate.Pass, "DrainFree", ""}},
+		{"a budget with room", twoWebs[:1], []cluster.Budget{allowance("web", "minAvailable 2", 3, 2, 3)}, nil, wanted{gate.Pass, "DrainFree", "1 of 1 pod would be evicted, and no budget stands in the way"}},
+		{"another's budget", twoWebs, []cluster.Budget{allowance("db", "maxUnavailable 0", 3, 3, 3)}, nil, wanted{gate.Pass, "DrainFree", ""}},
+		{"another namespace's budget", twoWebs, []cluster.Budget{allowance("web", "maxUnavailable 0", 3, 3, 3, func(b *cluster.Budget) { b.Namespace = "bank" })}, nil, wanted{gate.Pass, "DrainFree", ""}},
 		{
-			"one after another", twoWebs, []budget{allowance("web", "maxUnavailable 1", 3, 2, 3)}, nil,
+			"one after another", twoWebs, []cluster.Budget{allowance("web", "maxUnavailable 1", 3, 2, 3)}, nil,
 			wanted{gate.Pass, "DrainStepwise", "2 of 2 pods would be evicted, some one after another as others become healthy elsewhere: shop/web (maxUnavailable 1) lets 1 of 2 go at once: Deployment web (web-1, web-2)"},
 		},
 
 		{
-			"TestF23MaxUnavailable0", twoWebs, []budget{stuck}, twoWebs,
+			"TestF23MaxUnavailable0", twoWebs, []cluster.Budget{stuck}, twoWebs,
 			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/web (maxUnavailable 0) wants 3 of 3 pods healthy, and so allows no eviction: Deployment web (web-1, web-2)"},
 		},
 		{
-			"TestF23AsManyAsReplicas", []resident{guest("db", "db-0", db)}, []budget{allowance("db", "minAvailable 1", 1, 1, 1)}, nil,
-			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/db (minAvailable 1) wants 1 of 1 pods healthy, and so allows no eviction: StatefulSet db (db-0)"},
+			"TestF23AsManyAsReplicas", []cluster.Resident{guest("db", "db-0", db)}, []cluster.Budget{allowance("db", "minAvailable 1", 1, 1, 1)}, nil,
+			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/db (minAvailable 1) wants 1 of 1 pod healthy, and so allows no eviction: StatefulSet db (db-0)"},
 		},
-		{"TestF23MoreThanReplicas", twoWebs, []budget{allowance("web", "minAvailable 5", 3, 5, 3)}, nil, wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/web (minAvailable 5) wants 5 of 3 pods healthy, and so allows no eviction: Deployment web (web-1, web-2)"}},
-		{"TestF23Percent", twoWebs, []budget{allowance("web", "minAvailable 100%", 2, 3, 3)}, nil, wanted{gate.Fail, "BudgetNeverMet", ""}},
+		{"TestF23MoreThanReplicas", twoWebs, []cluster.Budget{allowance("web", "minAvailable 5", 3, 5, 3)}, nil, wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/web (minAvailable 5) wants 5 of 3 pods healthy, and so allows no eviction: Deployment web (web-1, web-2)"}},
+		{"TestF23Percent", twoWebs, []cluster.Budget{allowance("web", "minAvailable 100%", 2, 3, 3)}, nil, wanted{gate.Fail, "BudgetNeverMet", ""}},
 		{
 			// The controller counts the pod that failed a week ago, and so does not
 			// see that all of the others must be there.
-			"TestF23FinishedPodsDoNotHelp", twoWebs, []budget{allowance("web", "minAvailable 2", 2, 2, 3)},
-			append([]resident{guest("web", "web-0", web, inPhase(corev1.PodFailed))}, twoWebs...),
+			"TestF23FinishedPodsDoNotHelp", twoWebs, []cluster.Budget{allowance("web", "minAvailable 2", 2, 2, 3)},
+			append([]cluster.Resident{guest("web", "web-0", web, inPhase(corev1.PodFailed))}, twoWebs...),
 			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/web (minAvailable 2) wants 2 of 2 pods healthy, and so allows no eviction: Deployment web (web-1, web-2)"},
 		},
 		{
-			"TestF23PodsThatCannotBeScaled", []resident{guest("web", "bare", "")}, []budget{allowance("web", "maxUnavailable 1", 1, 0, 0)}, nil,
+			"TestF23PodsThatCannotBeScaled", []cluster.Resident{guest("web", "bare", "")}, []cluster.Budget{allowance("web", "maxUnavailable 1", 1, 0, 0)}, nil,
 			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/web (maxUnavailable 1) covers no workload that can be scaled, and so allows no eviction: no controller (bare)"},
 		},
 		{
-			"TestF23NobodyMakesThemAnew", []resident{guest("web", "bare-1", ""), guest("web", "bare-2", "")}, []budget{allowance("web", "minAvailable 1", 2, 1, 2)}, nil,
-			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/web (minAvailable 1) lets 1 pods go, and nobody makes those without a controller anew: no controller (bare-1, bare-2)"},
+			"TestF23NobodyMakesThemAnew", []cluster.Resident{guest("web", "bare-1", ""), guest("web", "bare-2", "")}, []cluster.Budget{allowance("web", "minAvailable 1", 2, 1, 2)}, nil,
+			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/web (minAvailable 1) lets 1 pod go, and nobody makes those without a controller anew: no controller (bare-1, bare-2)"},
 		},
-		{"one that nobody makes anew", []resident{guest("web", "bare-1", "")}, []budget{allowance("web", "minAvailable 1", 2, 1, 2)}, nil, wanted{gate.Pass, "DrainFree", ""}},
+		{"one that nobody makes anew", []cluster.Resident{guest("web", "bare-1", "")}, []cluster.Budget{allowance("web", "minAvailable 1", 2, 1, 2)}, nil, wanted{gate.Pass, "DrainFree", ""}},
 		{
 			// If it goes first, the other never may.
-			"TestF23OneOfThemNobodyMakesAnew", []resident{guest("web", "bare", ""), guest("web", "web-1", web)}, []budget{allowance("web", "minAvailable 1", 2, 1, 2)}, nil,
+			"TestF23OneOfThemNobodyMakesAnew", []cluster.Resident{guest("web", "bare", ""), guest("web", "web-1", web)}, []cluster.Budget{allowance("web", "minAvailable 1", 2, 1, 2)}, nil,
 			wanted{gate.Fail, "BudgetNeverMet", ""},
 		},
 
 		{
-			"TestF23NotNow", twoWebs[:1], []budget{allowance("web", "maxUnavailable 1", 2, 2, 3)},
-			[]resident{twoWebs[0], guest("web", "web-2", web, func(p *resident) { p.node = "b" }), guest("web", "web-3", web, unready, func(p *resident) { p.node = "c" }), guest("web", "web-4", web, deleting, func(p *resident) { p.node = "" })},
+			"TestF23NotNow", twoWebs[:1], []cluster.Budget{allowance("web", "maxUnavailable 1", 2, 2, 3)},
+			[]cluster.Resident{twoWebs[0], guest("web", "web-2", web, func(p *cluster.Resident) { p.Node = "b" }), guest("web", "web-3", web, unready, func(p *cluster.Resident) { p.Node = "c" }), guest("web", "web-4", web, deleting, func(p *cluster.Resident) { p.Node = "" })},
 			wanted{gate.Fail, "BudgetUsedUp", "a drain would wait for now: shop/web (maxUnavailable 1) wants 2 of 3 pods healthy, and 2 are (web-3 on c is not Ready, web-4 on no node is being deleted): Deployment web (web-1)"},
 		},
 		{
-			"TestF23JustEvictedAnother", twoWebs[:1], []budget{allowance("web", "maxUnavailable 1", 2, 2, 3, func(b *budget) { b.disrupted = 1 })}, nil,
-			wanted{gate.Fail, "BudgetUsedUp", "a drain would wait for now: shop/web (maxUnavailable 1) wants 2 of 3 pods healthy, and 2 are (1 are just being evicted): Deployment web (web-1)"},
+			"TestF23JustEvictedAnother", twoWebs[:1], []cluster.Budget{allowance("web", "maxUnavailable 1", 2, 2, 3, func(b *cluster.Budget) { b.Disrupted = 1 })}, nil,
+			wanted{gate.Fail, "BudgetUsedUp", "a drain would wait for now: shop/web (maxUnavailable 1) wants 2 of 3 pods healthy, and 2 are (1 is just being evicted): Deployment web (web-1)"},
 		},
 		{
-			"TestF23NotYetObserved", twoWebs[:1], []budget{allowance("web", "maxUnavailable 1", 3, 2, 3, func(b *budget) { b.observed = false })}, nil,
+			"TestF23NotYetObserved", twoWebs[:1], []cluster.Budget{allowance("web", "maxUnavailable 1", 3, 2, 3, func(b *cluster.Budget) { b.Observed = false })}, nil,
 			wanted{gate.Fail, "BudgetNotComputed", "a drain would wait for now: shop/web (maxUnavailable 1) was changed, and its controller has not seen that: Deployment web (web-1)"},
 		},
 		{
-			"TestF23SyncFailed", twoWebs[:1], []budget{allowance("web", "maxUnavailable 1", 0, 0, 0, func(b *budget) { b.failure = "found no controllers for pod \"web-1\"" })}, nil,
+			"TestF23SyncFailed", twoWebs[:1], []cluster.Budget{allowance("web", "maxUnavailable 1", 0, 0, 0, func(b *cluster.Budget) { b.Failure = "found no controllers for pod \"web-1\"" })}, nil,
 			wanted{gate.Fail, "BudgetNotComputed", `a drain would wait for now: shop/web (maxUnavailable 1) cannot be computed (found no controllers for pod "web-1"): Deployment web (web-1)`},
 		},
 		{
-			"TestF23TooManyUnconfirmed", twoWebs[:1], []budget{allowance("web", "maxUnavailable 1", 3, 2, 3, func(b *budget) { b.disrupted = maxDisrupted + 1 })}, nil,
-			wanted{gate.Fail, "BudgetNotComputed", "a drain would wait for now: shop/web (maxUnavailable 1) has a status that the API server refuses, with 1 disruptions allowed and 2001 evictions unconfirmed: Deployment web (web-1)"},
+			"TestF23TooManyUnconfirmed", twoWebs[:1], []cluster.Budget{allowance("web", "maxUnavailable 1", 3, 2, 3, func(b *cluster.Budget) { b.Disrupted = maxDisrupted + 1 })}, nil,
+			wanted{gate.Fail, "BudgetNotComputed", "a drain would wait for now: shop/web (maxUnavailable 1) has a status that the API server refuses, with 1 disruption allowed and 2001 evictions unconfirmed: Deployment web (web-1)"},
 		},
 		{
 			"TestF23SeveralBudgets", twoWebs[:1],
-			[]budget{allowance("web", "maxUnavailable 1", 3, 2, 3), allowance("web", "minAvailable 1", 3, 1, 3, func(b *budget) { b.name = "all" })}, nil,
+			[]cluster.Budget{allowance("web", "maxUnavailable 1", 3, 2, 3), allowance("web", "minAvailable 1", 3, 1, 3, func(b *cluster.Budget) { b.Name = "all" })}, nil,
 			wanted{gate.Fail, "SeveralBudgets", "a drain would wait for ever: Deployment web (web-1): the API server refuses to evict a pod that more than one budget covers, here shop/all (minAvailable 1), shop/web (maxUnavailable 1)"},
 		},
 		{
-			"TestF23NeverComesBeforeNotNow", append([]resident{guest("db", "db-0", db)}, twoWebs...),
-			[]budget{allowance("db", "maxUnavailable 1", 2, 2, 3), stuck}, nil,
+			"TestF23NeverComesBeforeNotNow", append([]cluster.Resident{guest("db", "db-0", db)}, twoWebs...),
+			[]cluster.Budget{allowance("db", "maxUnavailable 1", 2, 2, 3), stuck}, nil,
 			wanted{gate.Fail, "BudgetNeverMet", "a drain would wait for ever: shop/web (maxUnavailable 0) wants 3 of 3 pods healthy, and so allows no eviction: Deployment web (web-1, web-2); and for now: shop/db (maxUnavailable 1) wants 2 of 3 pods healthy, and 2 are: StatefulSet db (db-0)"},
 		},
 
-		{"one that is not Ready, of enough", []resident{guest("web", "web-1", web, unready)}, []budget{allowance("web", "maxUnavailable 1", 2, 2, 3)}, nil, wanted{gate.Pass, "DrainFree", ""}},
-		{"TestF23NotReadyOfTooFew", []resident{guest("web", "web-1", web, unready)}, []budget{allowance("web", "maxUnavailable 1", 1, 2, 3)}, nil, wanted{gate.Fail, "BudgetUsedUp", ""}},
-		{"one that is not Ready, always allowed", []resident{guest("web", "web-1", web, unready)}, []budget{allowance("web", "maxUnavailable 0", 1, 3, 3, func(b *budget) { b.alwaysAllow = true })}, nil, wanted{gate.Pass, "DrainFree", ""}},
-		{"a Ready one, always allowed", twoWebs[:1], []budget{allowance("web", "maxUnavailable 0", 1, 3, 3, func(b *budget) { b.alwaysAllow = true })}, nil, wanted{gate.Fail, "BudgetNeverMet", ""}},
+		{"one that is not Ready, of enough", []cluster.Resident{guest("web", "web-1", web, unready)}, []cluster.Budget{allowance("web", "maxUnavailable 1", 2, 2, 3)}, nil, wanted{gate.Pass, "DrainFree", ""}},
+		{"TestF23NotReadyOfTooFew", []cluster.Resident{guest("web", "web-1", web, unready)}, []cluster.Budget{allowance("web", "maxUnavailable 1", 1, 2, 3)}, nil, wanted{gate.Fail, "BudgetUsedUp", ""}},
+		{"one that is not Ready, always allowed", []cluster.Resident{guest("web", "web-1", web, unready)}, []cluster.Budget{allowance("web", "maxUnavailable 0", 1, 3, 3, func(b *cluster.Budget) { b.AlwaysAllow = true })}, nil, wanted{gate.Pass, "DrainFree", ""}},
+		{"a Ready one, always allowed", twoWebs[:1], []cluster.Budget{allowance("web", "maxUnavailable 0", 1, 3, 3, func(b *cluster.Budget) { b.AlwaysAllow = true })}, nil, wanted{gate.Fail, "BudgetNeverMet", ""}},
 		{
 			"what stays, and what goes freely",
-			[]resident{
+			[]cluster.Resident{
 				guest("web", "ds", "DaemonSet web"), guest("web", "static", "Node a", mirrored), guest("web", "done", web, inPhase(corev1.PodSucceeded)),
 				guest("web", "failed", "DaemonSet web", inPhase(corev1.PodFailed)), guest("web", "new", web, inPhase(corev1.PodPending)), guest("web", "old", web, deleting),
 			},
-			[]budget{stuck}, nil, wanted{gate.Pass, "DrainFree", "4 of 6 pods would be evicted, and no budget stands in the way"},
+			[]cluster.Budget{stuck}, nil, wanted{gate.Pass, "DrainFree", "4 of 6 pods would be evicted, and no budget stands in the way"},
 		},
 		{
 			// kubectl knows the DaemonSets of apps/v1 only.
-			"TestF23AnotherKindOfDaemonSet", []resident{guest("web", "ds", "DaemonSet web", func(p *resident) { p.controller.APIVersion = "apps.kruise.io/v1alpha1" })}, []budget{stuck}, nil,
+			"TestF23AnotherKindOfDaemonSet", []cluster.Resident{guest("web", "ds", "DaemonSet web", func(p *cluster.Resident) { p.Controller.APIVersion = "apps.kruise.io/v1alpha1" })}, []cluster.Budget{stuck}, nil,
 			wanted{gate.Fail, "BudgetNeverMet", ""},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := drain{node: "a", nodes: nodesOf("a b"), pods: c.pods, budgets: c.budgets, covered: map[string][]resident{}}
+			d := drain{node: "a", nodes: nodesOf("a b"), pods: c.pods, budgets: c.budgets, covered: map[string][]cluster.Resident{}}
 			for _, b := range c.budgets {
-				if b.name == "web" {
+				if b.Name == "web" {
 					d.covered[b.String()] = c.covered
 				}
 			}
@@ -177,7 +178,7 @@ func TestDrainable(t *testing.T) {
 		})
 	}
 	t.Run("not drained", func(t *testing.T) {
-		d := drain{node: "a", nodes: nodesOf("a b"), pods: twoWebs, budgets: []budget{stuck}}
+		d := drain{node: "a", nodes: nodesOf("a b"), pods: twoWebs, budgets: []cluster.Budget{stuck}}
 		wanted{gate.Pass, "DrainFree", "0 of 2 pods would be evicted, and no budget stands in the way"}.compare(t, drainable(d, DisruptionBudgetsOptions{PodSelector: selector(t, "app!=web")}))
 	})
 	t.Run("another node", func(t *testing.T) {
@@ -210,21 +211,21 @@ func FuzzDrainable(f *testing.F) {
 		if strings.HasPrefix(workload, "ReplicaSet") && !strings.Contains(workload, "-") {
 			return
 		}
-		d := drain{node: "a", nodes: nodesOf("a b"), covered: map[string][]resident{}}
+		d := drain{node: "a", nodes: nodesOf("a b"), covered: map[string][]cluster.Resident{}}
 		for i, word := range strings.Fields(text) {
 			p := guest("web", strconv.Itoa(i), workload)
-			p.ready = !strings.Contains(word, "!")
-			p.deleting = strings.Contains(word, "-")
-			p.mirror = strings.Contains(word, "+")
+			p.Ready = !strings.Contains(word, "!")
+			p.Deleting = strings.Contains(word, "-")
+			p.Mirror = strings.Contains(word, "+")
 			if strings.Contains(word, "~") {
-				p.phase = corev1.PodSucceeded
+				p.Phase = corev1.PodSucceeded
 			}
 			d.pods = append(d.pods, p)
 		}
-		b := allowance("web", "minAvailable 1", healthy, desired, expected, func(b *budget) {
-			b.observed, b.disrupted, b.allowed = observed, int(disrupted), allowed
+		b := allowance("web", "minAvailable 1", healthy, desired, expected, func(b *cluster.Budget) {
+			b.Observed, b.Disrupted, b.Allowed = observed, int(disrupted), allowed
 		})
-		d.budgets = []budget{b}
+		d.budgets = []cluster.Budget{b}
 		d.covered[b.String()] = d.pods
 		got := drainable(d, DisruptionBudgetsOptions{})
 		if got.Reason == "" || got.Message == "" {
@@ -232,7 +233,7 @@ func FuzzDrainable(f *testing.F) {
 		}
 		refused := 0
 		for _, p := range d.pods {
-			if status, _ := evict(p, d.budgets); status != http.StatusCreated && p.leaves(Selector{}) {
+			if status, _ := evict(p, d.budgets); status != http.StatusCreated && p.Leaves(cluster.Selector{}) {
 				refused++
 			}
 		}
@@ -242,8 +243,8 @@ func FuzzDrainable(f *testing.F) {
 		if got.Verdict == gate.Pass {
 			return
 		}
-		d.budgets = []budget{b}
-		d.budgets[0].allowed = min(allowed, 0)
+		d.budgets = []cluster.Budget{b}
+		d.budgets[0].Allowed = min(allowed, 0)
 		if after := drainable(d, DisruptionBudgetsOptions{}); after.Verdict == gate.Pass {
 			t.Errorf("with nothing allowed %+v became %+v", got, after)
 		}
@@ -269,29 +270,29 @@ func evictionAnswer(ctx context.Context, cp *controlplane.ControlPlane, namespac
 
 // compareEvictions compares, for every pod on the node, the prediction with the
 // answer of the real API server. It returns how often each status was given.
-func compareEvictions(ctx context.Context, t *testing.T, cp *controlplane.ControlPlane, reading *Cluster) map[int]int {
+func compareEvictions(ctx context.Context, t *testing.T, cp *controlplane.ControlPlane, reading *cluster.Cluster) map[int]int {
 	t.Helper()
-	pods, err := reading.residents(ctx)
+	pods, err := reading.Residents(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	budgets, err := reading.budgets(ctx)
+	budgets, err := reading.Budgets(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	answers := map[int]int{}
 	for _, p := range pods {
-		var over []budget
+		var over []cluster.Budget
 		for _, b := range budgets {
-			if b.covers(p) {
+			if b.Covers(p) {
 				over = append(over, b)
 			}
 		}
 		predicted, _ := evict(p, over)
-		answer, message := evictionAnswer(ctx, cp, p.namespace, p.name)
+		answer, message := evictionAnswer(ctx, cp, p.Namespace, p.Name)
 		answers[answer]++
 		if answer != predicted {
-			t.Errorf("%s/%s under %s: the API server answers %d (%s), and the prediction is %d", p.namespace, p.name, budgetNames(over), answer, message, predicted)
+			t.Errorf("%s/%s under %s: the API server answers %d (%s), and the prediction is %d", p.Namespace, p.Name, budgetNames(over), answer, message, predicted)
 		}
 	}
 	return answers
@@ -452,7 +453,7 @@ func TestF23Budgets(t *testing.T) {
 		_, err = cp.AddNode(ctx, n)
 		must(err)
 	}
-	reading, err := NewCluster(cp.Config(), cluster.Namespace, "n1")
+	reading, err := cluster.New(cp.Config(), kit.Namespace, "n1")
 	must(err)
 	check, problems := New("disruptionBudgets", nil, reading)
 	if len(problems) > 0 {
@@ -470,16 +471,16 @@ func TestF23Budgets(t *testing.T) {
 		verdict      gate.Verdict
 		reason, says string
 	}{
-		{"free", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 0, gate.Pass, "DrainFree", "1 of 1 pods would be evicted"},
+		{"free", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 0, gate.Pass, "DrainFree", "1 of 1 pod would be evicted"},
 		{"stepwise", 2, 1, 0, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: new(integer(1))}, 0, gate.Pass, "DrainStepwise", "lets 1 of 2 go at once: Deployment stepwise (stepwise-"},
 		{"zero", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: new(integer(0))}, 0, gate.Fail, "BudgetNeverMet", "zero/zero (maxUnavailable 0) wants 2 of 2 pods healthy, and so allows no eviction: Deployment zero (zero-"},
 		{"all", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(2))}, 0, gate.Fail, "BudgetNeverMet", "all/all (minAvailable 2) wants 2 of 2 pods healthy"},
 		{"percent", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(percent("51%"))}, 0, gate.Fail, "BudgetNeverMet", "percent/percent (minAvailable 51%) wants 2 of 2 pods healthy"},
-		{"alone", 1, 0, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 0, gate.Fail, "BudgetNeverMet", "alone/alone (minAvailable 1) wants 1 of 1 pods healthy"},
+		{"alone", 1, 0, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 0, gate.Fail, "BudgetNeverMet", "alone/alone (minAvailable 1) wants 1 of 1 pod healthy"},
 		{"busy", 1, 2, 1, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: new(integer(1))}, 0, gate.Fail, "BudgetUsedUp", "busy/busy (maxUnavailable 1) wants 2 of 3 pods healthy, and 2 are (busy-"},
 		{"scarce", 1, 2, 1, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(2))}, 0, gate.Fail, "BudgetUsedUp", "scarce/scarce (minAvailable 2) wants 2 of 3 pods healthy, and 2 are (scarce-"},
 		{"bare", 0, 0, 0, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: new(integer(1))}, 1, gate.Fail, "BudgetNeverMet", "bare/bare (maxUnavailable 1) covers no workload that can be scaled"},
-		{"lost", 0, 0, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 2, gate.Fail, "BudgetNeverMet", "lost/lost (minAvailable 1) lets 1 pods go, and nobody makes those without a controller anew: no controller (bare-0, bare-1)"},
+		{"lost", 0, 0, 0, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(integer(1))}, 2, gate.Fail, "BudgetNeverMet", "lost/lost (minAvailable 1) lets 1 pod go, and nobody makes those without a controller anew: no controller (bare-0, bare-1)"},
 		{"neither", 1, 1, 0, policyv1.PodDisruptionBudgetSpec{}, 0, gate.Fail, "BudgetNeverMet", "neither/neither (no rule) covers no workload that can be scaled"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -557,7 +558,7 @@ func TestF23Budgets(t *testing.T) {
 			if !strings.Contains(got.Message, c.says) {
 				t.Errorf("message: %s\nwant in it: %s", got.Message, c.says)
 			}
-			v, err := check.Verify(ctx)
+			v, err := verify(ctx, check)
 			must(err)
 			if v.Vacuous() || v.Result != got {
 				t.Errorf("it could not fail, or judged otherwise: %+v\n%s", v.Result, v.changes())
@@ -573,7 +574,7 @@ func TestF23Budgets(t *testing.T) {
 func TestDisruptionBudgetsVerify(t *testing.T) {
 	w := newWatched(t)
 	w.reading.Node = "n1"
-	v := w.verify("disruptionBudgets", ``, "1 pods to evict, of 2 on n1, and 0 budgets")
+	v := w.verify("disruptionBudgets", ``, "1 pod to evict, of 2 on n1, and 0 budgets")
 	if got := v.changes(); got != "put under a budget that allows no eviction: elsewhere/p-n1 -> Fail BudgetNeverMet" {
 		t.Errorf("mutations:\n%s", got)
 	}

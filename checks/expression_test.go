@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 func mustCompile(t testing.TB, text string) *expression {
@@ -92,12 +93,12 @@ func TestExpressionMistakesAreFew(t *testing.T) {
 }
 
 func TestHolds(t *testing.T) {
-	o := object{
-		"metadata": object{"name": "x", "labels": object{"example.com/a": "b"}, "generation": int64(3)},
-		"spec":     object{"replicas": int64(3), "ratio": 0.5, "size": "1536Mi"},
-		"status": object{
+	o := cluster.Object{
+		"metadata": cluster.Object{"name": "x", "labels": cluster.Object{"example.com/a": "b"}, "generation": int64(3)},
+		"spec":     cluster.Object{"replicas": int64(3), "ratio": 0.5, "size": "1536Mi"},
+		"status": cluster.Object{
 			"phase": "Ready", "at": "2026-03-14T11:55:00Z", "nothing": nil,
-			"conditions": []any{object{"type": "A", "status": "True"}, object{"type": "B", "status": "False"}},
+			"conditions": []any{cluster.Object{"type": "A", "status": "True"}, cluster.Object{"type": "B", "status": "False"}},
 		},
 	}
 	for _, c := range []struct {
@@ -167,7 +168,7 @@ func TestHoldsEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	e := mustCompile(t, `lists.range(10000).all(x, lists.range(10000).all(y, x == x))`)
-	if _, err := e.holds(ctx, object{}, now); !errors.Is(err, context.Canceled) {
+	if _, err := e.holds(ctx, cluster.Object{}, now); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -213,7 +214,7 @@ func FuzzExpression(f *testing.F) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		for _, o := range []object{nil, {}, {"status": object{"phase": "Ready", "n": int64(1), "l": []any{"a"}}}} {
+		for _, o := range []cluster.Object{nil, {}, {"status": cluster.Object{"phase": "Ready", "n": int64(1), "l": []any{"a"}}}} {
 			began := time.Now()
 			if holds, err := e.holds(ctx, o, now); holds && err != nil {
 				t.Errorf("%q is true of %v, with the error %v", text, o, err)
@@ -226,7 +227,7 @@ func FuzzExpression(f *testing.F) {
 				if err := found.count(ctx, e, v.object, now); err != nil {
 					t.Fatal(err)
 				}
-				if r := found.judge(selection{}, resourceDefaults()); r.Verdict == gate.Pass && r.Reason != "ExpressionTrue" {
+				if r := found.judge(cluster.Selection{}, resourceDefaults()); r.Verdict == gate.Pass && r.Reason != "ExpressionTrue" {
 					t.Errorf("%q: %+v", text, r)
 				}
 			}

@@ -10,12 +10,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // HeadroomOptions are the options of headroom.
@@ -27,20 +28,25 @@ type HeadroomOptions struct {
 	// it can allocate.
 	Reserve int `json:"reserve"`
 	// NodeSelector chooses the other nodes that may take pods; all by default.
-	NodeSelector Selector `json:"nodeSelector"`
+	NodeSelector cluster.Selector `json:"nodeSelector"`
 	// PodSelector is kured's --drain-pod-selector: which pods it drains; all by
 	// default.
-	PodSelector Selector `json:"podSelector"`
+	PodSelector cluster.Selector `json:"podSelector"`
 }
 
 func headroomDefaults() HeadroomOptions { return HeadroomOptions{} }
 
 type headroom struct {
-	cluster *Cluster
+	cluster *cluster.Cluster
 	options HeadroomOptions
 }
 
-func newHeadroom(o HeadroomOptions, c *Cluster) (Check, []error) {
+var (
+	_ Reader   = headroom{}
+	_ Verifier = headroom{}
+)
+
+func newHeadroom(o HeadroomOptions, c *cluster.Cluster) (gate.Check, []error) {
 	problems := join(atLeast("reserve", o.Reserve, 0))
 	if o.Reserve > 99 {
 		problems = append(problems, fmt.Errorf("options.reserve: must be at most 99 percent, not %d", o.Reserve))
@@ -64,19 +70,19 @@ func (c headroom) Check(ctx context.Context) (gate.Result, error) {
 	return carried(nodes, l, c.cluster.Node, c.options), nil
 }
 
-func (c headroom) read(ctx context.Context) ([]node, load, error) {
-	nodes, err := c.cluster.nodes(ctx)
+func (c headroom) read(ctx context.Context) ([]cluster.Node, cluster.Load, error) {
+	nodes, err := c.cluster.Nodes(ctx)
 	if err != nil {
-		return nil, load{}, err
+		return nil, cluster.Load{}, err
 	}
-	l, err := c.cluster.load(ctx)
-	return nodes.items, l, err
+	l, err := c.cluster.Load(ctx)
+	return nodes.Items, l, err
 }
 
 // Rules name what Check reads. There is no watch: thousands of pods come and go,
 // and the answer is an estimate.
 func (headroom) Rules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{permit("", "nodes", "list"), permit("", "pods", "list")}
+	return []rbacv1.PolicyRule{cluster.Permit("", "nodes", "list"), cluster.Permit("", "pods", "list")}
 }
 
 // Verify fills all other nodes, and removes them. Where no pod would move from
@@ -87,21 +93,21 @@ func (c headroom) Verify(ctx context.Context) (Verification, error) {
 		return Verification{}, err
 	}
 	own := c.cluster.Node
-	moving := movers(l.tenants, c.options)
+	moving := movers(l.Tenants, c.options)
 	v := Verification{
-		Looked: fmt.Sprintf("%d pods that would move, of %d on %s; %d pods on %d nodes", len(moving), len(l.tenants), own, l.pods, len(nodes)),
+		Looked: fmt.Sprintf("%s that would move, of %d on %s; %s on %s", gate.Count(len(moving), "pod"), len(l.Tenants), own, gate.Count(l.Pods, "pod"), gate.Count(len(nodes), "node")),
 		Result: carried(nodes, l, own, c.options),
 	}
 	added := ""
 	if len(moving) == 0 {
 		added = "; added: default/another"
 		another := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "another"}, Status: corev1.PodStatus{Phase: corev1.PodRunning}}
-		l.tenants = append(slices.Clone(l.tenants), newTenant(another, amounts{corev1.ResourcePods: 1}))
+		l.Tenants = append(slices.Clone(l.Tenants), cluster.NewTenant(another, cluster.Amounts{corev1.ResourcePods: 1}))
 	}
-	full, alone := slices.Clone(nodes), []node{}
+	full, alone := slices.Clone(nodes), []cluster.Node{}
 	for i := range full {
-		full[i].allocatable = l.byNode[full[i].name]
-		if full[i].name == own {
+		full[i].Allocatable = l.ByNode[full[i].Name]
+		if full[i].Name == own {
 			alone = append(alone, nodes[i])
 		}
 	}
@@ -115,11 +121,11 @@ func (c headroom) Verify(ctx context.Context) (Verification, error) {
 // movers are the pods that a drain evicts and that are then made anew elsewhere.
 // One that nobody makes anew counts too: its owner would want it to run. A pod
 // of a DaemonSet of another kind is evicted and comes back here.
-func movers(tenants []tenant, o HeadroomOptions) []tenant {
-	var out []tenant
+func movers(tenants []cluster.Tenant, o HeadroomOptions) []cluster.Tenant {
+	var out []cluster.Tenant
 	for _, t := range tenants {
-		daemon := t.controller != nil && t.controller.Kind == "DaemonSet"
-		if t.leaves(o.PodSelector) && !t.finished() && !daemon {
+		daemon := t.Controller != nil && t.Controller.Kind == "DaemonSet"
+		if t.Leaves(o.PodSelector) && !t.Finished() && !daemon {
 			out = append(out, t)
 		}
 	}
@@ -130,36 +136,36 @@ func movers(tenants []tenant, o HeadroomOptions) []tenant {
 type room struct {
 	node   *corev1.Node // as the rules of pods ask for it
 	taints []corev1.Taint
-	free   amounts
+	free   cluster.Amounts
 }
 
 // rooms are the other nodes that the scheduler would consider.
-func rooms(nodes []node, l load, own string, o HeadroomOptions) []room {
+func rooms(nodes []cluster.Node, l cluster.Load, own string, o HeadroomOptions) []room {
 	var out []room
 	for _, n := range nodes {
-		if n.name == own || !n.isReady() || n.unschedulable || !o.NodeSelector.Matches(labels.Set(n.labels)) {
+		if n.Name == own || !n.IsReady() || n.Unschedulable || !o.NodeSelector.Matches(n.Labels) {
 			continue
 		}
-		free := amounts{}
-		for name, amount := range n.allocatable {
+		free := cluster.Amounts{}
+		for name, amount := range n.Allocatable {
 			// First divided, so that it does not overflow; rounded down.
 			usable := amount/100*int64(100-o.Reserve) + amount%100*int64(100-o.Reserve)/100
-			free[name] = max(usable-l.byNode[n.name][name], 0)
+			free[name] = max(usable-l.ByNode[n.Name][name], 0)
 		}
-		out = append(out, room{&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: n.labels}}, n.taints, free})
+		out = append(out, room{&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: n.Labels}}, n.Taints, free})
 	}
 	return out
 }
 
 // mayRun says which of the rooms the rules of the pod permit: as bits, so that
 // they can be compared.
-func mayRun(t tenant, in []room) *big.Int {
+func mayRun(t cluster.Tenant, in []room) *big.Int {
 	set := new(big.Int)
 	for i, r := range in {
-		if fits, err := t.affinity.Match(r.node); err != nil || !fits {
+		if fits, err := t.Affinity.Match(r.node); err != nil || !fits {
 			continue
 		}
-		if _, untolerated := corev1helpers.FindMatchingUntoleratedTaint(klog.Background(), r.taints, t.tolerations, func(t *corev1.Taint) bool {
+		if _, untolerated := corev1helpers.FindMatchingUntoleratedTaint(klog.Background(), r.taints, t.Tolerations, func(t *corev1.Taint) bool {
 			return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
 		}, true); !untolerated {
 			set.SetBit(set, i, 1)
@@ -172,16 +178,16 @@ func mayRun(t tenant, in []room) *big.Int {
 // where their rules let them run: each pod by itself with each node, and all
 // pods of the same rules, with those of stricter ones, with all nodes of those
 // rules. Pods that fit by that may still not fit together.
-func carried(nodes []node, l load, own string, o HeadroomOptions) gate.Result {
-	if _, why := ownNode(nodes, own); why != "" {
+func carried(nodes []cluster.Node, l cluster.Load, own string, o HeadroomOptions) gate.Result {
+	if _, why := cluster.Own(nodes, own); why != "" {
 		return gate.Undecided("OwnNodeUnknown", "%s", why)
 	}
-	moving, other := movers(l.tenants, o), rooms(nodes, l, own, o)
+	moving, other := movers(l.Tenants, o), rooms(nodes, l, own, o)
 	switch {
 	case len(moving) == 0:
-		return gate.Passed("NothingMoves", "none of %d pods on %s would move", len(l.tenants), own)
+		return gate.Passed("NothingMoves", "%s", agree(len(l.Tenants), fmt.Sprintf("the only pod on %s would not move", own), fmt.Sprintf("none of %d pods on %s would move", len(l.Tenants), own)))
 	case len(other) == 0:
-		return gate.Failed("NoOtherNode", "%d pods would move, and none of %d other nodes is Ready, schedulable and selected", len(moving), len(nodes)-1)
+		return gate.Failed("NoOtherNode", "%s would move, and %s Ready, schedulable and selected", gate.Count(len(moving), "pod"), agree(len(nodes)-1, "the other node is not", fmt.Sprintf("none of %d other nodes is", len(nodes)-1)))
 	}
 
 	var nowhere, large, short []string
@@ -192,7 +198,7 @@ func carried(nodes []node, l load, own string, o HeadroomOptions) gate.Result {
 		set := mayRun(t, other)
 		where[i] = set
 		if set.Sign() == 0 {
-			nowhere = append(nowhere, t.called())
+			nowhere = append(nowhere, called(t))
 			continue
 		}
 		if problem := tooLarge(t, other, set, o); problem != "" {
@@ -207,17 +213,17 @@ func carried(nodes []node, l load, own string, o HeadroomOptions) gate.Result {
 	least := 2.0
 	for _, key := range slices.Sorted(maps.Keys(sets)) {
 		set := sets[key]
-		demand, pods := amounts{}, 0
+		demand, pods := cluster.Amounts{}, 0
 		for i, t := range moving {
 			if where[i].Sign() > 0 && new(big.Int).AndNot(where[i], set).Sign() == 0 {
-				demand.add(t.requests)
+				demand.Add(t.Requests)
 				pods++
 			}
 		}
-		free, count := freeIn(other, set)
+		free, nodes := freeIn(other, set)
 		for _, name := range counted(demand, o) {
 			if lack := demand[name] - free[name]; lack > 0 {
-				text := fmt.Sprintf("%s short by %s: %d pods request %s, and %s is free on the %d nodes where they may run", name, show(name, lack), pods, show(name, demand[name]), show(name, free[name]), count)
+				text := fmt.Sprintf("%s short by %s: %s %s %s, and %s is free on the %s where %s may run", name, show(name, lack), gate.Count(pods, "pod"), agree(pods, "requests", "request"), show(name, demand[name]), show(name, free[name]), gate.Count(nodes, "node"), agree(pods, "it", "they"))
 				if !said[text] {
 					short = append(short, text)
 				}
@@ -237,17 +243,41 @@ func carried(nodes []node, l load, own string, o HeadroomOptions) gate.Result {
 	case len(short) > 0:
 		return gate.Failed("ResourceShort", "%s", text)
 	case tightest == "":
-		return gate.Passed("HasHeadroom", "%d pods would move, and request nothing that counts", len(moving))
+		return gate.Passed("HasHeadroom", "%s would move, and %s nothing that counts", gate.Count(len(moving), "pod"), agree(len(moving), "requests", "request"))
 	}
-	return gate.Passed("HasHeadroom", "%d nodes can take the %d pods that would move; tightest is %s", len(other), len(moving), tightest)
+	return gate.Passed("HasHeadroom", "%s can take the %s that would move; tightest is %s", gate.Count(len(other), "node"), gate.Count(len(moving), "pod"), tightest)
 }
 
-func (t tenant) called() string {
-	return fmt.Sprintf("%s/%s (%s)", t.namespace, t.name, t.workload())
+// called names the pod, and its workload.
+func called(t cluster.Tenant) string {
+	return fmt.Sprintf("%s/%s (%s)", t.Namespace, t.Name, t.Workload())
+}
+
+// show writes an amount for a person.
+func show(name corev1.ResourceName, amount int64) string {
+	const mebi, gibi = 1 << 20, 1 << 30
+	bytes := name == corev1.ResourceMemory || name == corev1.ResourceEphemeralStorage || strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix)
+	switch {
+	case name == corev1.ResourceCPU:
+		return resource.NewMilliQuantity(amount, resource.DecimalSI).String()
+	case bytes && amount >= gibi:
+		return fmt.Sprintf("%.1fGi", float64(amount)/gibi)
+	case bytes && amount >= mebi:
+		return fmt.Sprintf("%.1fMi", float64(amount)/mebi)
+	}
+	return fmt.Sprint(amount)
+}
+
+// named writes an amount with the name of its resource.
+func named(name corev1.ResourceName, amount int64) string {
+	if name == corev1.ResourcePods {
+		return gate.Count(amount, "pod")
+	}
+	return show(name, amount) + " " + string(name)
 }
 
 // counted are the resources of the demand that the options let count, in order.
-func counted(demand amounts, o HeadroomOptions) []corev1.ResourceName {
+func counted(demand cluster.Amounts, o HeadroomOptions) []corev1.ResourceName {
 	var out []corev1.ResourceName
 	for _, name := range slices.Sorted(maps.Keys(demand)) {
 		if demand[name] > 0 && (len(o.Resources) == 0 || slices.Contains(o.Resources, string(name))) {
@@ -258,11 +288,11 @@ func counted(demand amounts, o HeadroomOptions) []corev1.ResourceName {
 }
 
 // freeIn sums up what is free in the rooms of a set.
-func freeIn(in []room, set *big.Int) (free amounts, count int) {
-	free = amounts{}
+func freeIn(in []room, set *big.Int) (free cluster.Amounts, count int) {
+	free = cluster.Amounts{}
 	for i, r := range in {
 		if set.Bit(i) == 1 {
-			free.add(r.free)
+			free.Add(r.free)
 			count++
 		}
 	}
@@ -271,9 +301,9 @@ func freeIn(in []room, set *big.Int) (free amounts, count int) {
 
 // tooLarge says why the pod fits into none of the rooms of its set, not even
 // alone, if that is so.
-func tooLarge(t tenant, in []room, set *big.Int, o HeadroomOptions) string {
-	names := counted(t.requests, o)
-	most := amounts{}
+func tooLarge(t cluster.Tenant, in []room, set *big.Int, o HeadroomOptions) string {
+	names := counted(t.Requests, o)
+	most := cluster.Amounts{}
 	for i, r := range in {
 		if set.Bit(i) == 0 {
 			continue
@@ -281,7 +311,7 @@ func tooLarge(t tenant, in []room, set *big.Int, o HeadroomOptions) string {
 		fits := true
 		for _, name := range names {
 			most[name] = max(most[name], r.free[name])
-			fits = fits && r.free[name] >= t.requests[name]
+			fits = fits && r.free[name] >= t.Requests[name]
 		}
 		if fits {
 			return ""
@@ -289,10 +319,10 @@ func tooLarge(t tenant, in []room, set *big.Int, o HeadroomOptions) string {
 	}
 	var requested []string
 	for _, name := range names {
-		if most[name] < t.requests[name] {
-			return fmt.Sprintf("%s requests %s %s, and no node where it may run has more than %s free", t.called(), show(name, t.requests[name]), name, show(name, most[name]))
+		if most[name] < t.Requests[name] {
+			return fmt.Sprintf("%s requests %s, and no node where it may run has more than %s free", called(t), named(name, t.Requests[name]), show(name, most[name]))
 		}
-		requested = append(requested, show(name, t.requests[name])+" "+string(name))
+		requested = append(requested, named(name, t.Requests[name]))
 	}
-	return fmt.Sprintf("%s requests %s, and no node where it may run has all of that free", t.called(), strings.Join(requested, ", "))
+	return fmt.Sprintf("%s requests %s, and no node where it may run has all of that free", called(t), strings.Join(requested, ", "))
 }

@@ -1,7 +1,6 @@
 package checks
 
 import (
-	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,9 +11,10 @@ import (
 	apitypes "k8s.io/apimachinery/pkg/types"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
-// quantities reads resources that are written down as "cpu=1 memory=2Gi".
+// parseAmounts reads resources that are written down as "cpu=1 memory=2Gi".
 func parseAmounts(text string) corev1.ResourceList {
 	out := corev1.ResourceList{}
 	for word := range strings.FieldsSeq(text) {
@@ -60,10 +60,10 @@ func tolerating(key string) func(*corev1.Pod) {
 
 // sized are the nodes of nodesOf, each of which can allocate 4 cores, 8 GiB and
 // 10 pods.
-func sized(text string, change ...func([]node)) []node {
+func sized(text string, change ...func([]cluster.Node)) []cluster.Node {
 	nodes := nodesOf(text)
 	for i := range nodes {
-		nodes[i].allocatable = amountsOf(parseAmounts("cpu=4 memory=8Gi pods=10"))
+		nodes[i].Allocatable = cluster.AmountsOf(parseAmounts("cpu=4 memory=8Gi pods=10"))
 	}
 	for _, c := range change {
 		c(nodes)
@@ -72,8 +72,8 @@ func sized(text string, change ...func([]node)) []node {
 }
 
 // tainted taints the node at an index.
-func tainted(i int, effect corev1.TaintEffect) func([]node) {
-	return func(nodes []node) { nodes[i].taints = []corev1.Taint{{Key: "gpu", Effect: effect}} }
+func tainted(i int, effect corev1.TaintEffect) func([]cluster.Node) {
+	return func(nodes []cluster.Node) { nodes[i].Taints = []corev1.Taint{{Key: "gpu", Effect: effect}} }
 }
 
 func TestCarried(t *testing.T) {
@@ -84,14 +84,14 @@ func TestCarried(t *testing.T) {
 	stateful := ownedBy("StatefulSet", "db")
 	for _, c := range []struct {
 		name    string
-		nodes   []node
+		nodes   []cluster.Node
 		pods    []corev1.Pod
 		options HeadroomOptions
 		want    wanted
 	}{
 		{
 			"room enough", sized("a b c"), []corev1.Pod{mover("x", "cpu=2 memory=6Gi"), mover("y", "cpu=1", on("b"))}, HeadroomOptions{},
-			wanted{gate.Pass, "HasHeadroom", "2 nodes can take the 1 pods that would move; tightest is memory: 6.0Gi requested, 16.0Gi free"},
+			wanted{gate.Pass, "HasHeadroom", "2 nodes can take the 1 pod that would move; tightest is memory: 6.0Gi requested, 16.0Gi free"},
 		},
 		{
 			"nothing here", sized("a b"), nil, HeadroomOptions{},
@@ -103,7 +103,7 @@ func TestCarried(t *testing.T) {
 		},
 		{
 			"what is exactly free", sized("a b"), []corev1.Pod{mover("x", "cpu=3500m memory=8Gi"), mover("y", "cpu=500m", on("b"))}, HeadroomOptions{},
-			wanted{gate.Pass, "HasHeadroom", "1 nodes can take the 1 pods that would move; tightest is cpu: 3500m requested, 3500m free"},
+			wanted{gate.Pass, "HasHeadroom", "1 node can take the 1 pod that would move; tightest is cpu: 3500m requested, 3500m free"},
 		},
 		{
 			"finished pods leave room", sized("a b"), []corev1.Pod{mover("x", "cpu=4"), mover("y", "cpu=4", on("b"), finished), mover("z", "cpu=4", on(""))}, HeadroomOptions{},
@@ -118,26 +118,26 @@ func TestCarried(t *testing.T) {
 			wanted{gate.Fail, "ResourceShort", "memory short by 512.0Mi: 2 pods request 14.0Gi, and 13.5Gi is free on the 2 nodes where they may run"},
 		},
 		{
-			"TestF31ShortOfPods", sized("a b", func(n []node) { n[1].allocatable[corev1.ResourcePods] = 1 }), []corev1.Pod{mover("x", ""), mover("y", "")}, HeadroomOptions{},
-			wanted{gate.Fail, "ResourceShort", "pods short by 1: 2 pods request 2, and 1 is free on the 1 nodes where they may run"},
+			"TestF31ShortOfPods", sized("a b", func(n []cluster.Node) { n[1].Allocatable[corev1.ResourcePods] = 1 }), []corev1.Pod{mover("x", ""), mover("y", "")}, HeadroomOptions{},
+			wanted{gate.Fail, "ResourceShort", "pods short by 1: 2 pods request 2, and 1 is free on the 1 node where they may run"},
 		},
 		{
 			"TestF31ShortOfTwo", sized("a b"), []corev1.Pod{mover("x", "cpu=3 memory=5Gi"), mover("y", "cpu=2 memory=5Gi")}, HeadroomOptions{},
-			wanted{gate.Fail, "ResourceShort", "cpu short by 1: 2 pods request 5, and 4 is free on the 1 nodes where they may run; memory short by 2.0Gi: 2 pods request 10.0Gi, and 8.0Gi is free on the 1 nodes where they may run"},
+			wanted{gate.Fail, "ResourceShort", "cpu short by 1: 2 pods request 5, and 4 is free on the 1 node where they may run; memory short by 2.0Gi: 2 pods request 10.0Gi, and 8.0Gi is free on the 1 node where they may run"},
 		},
 		{"only memory counts", sized("a b"), []corev1.Pod{mover("x", "cpu=3 memory=4Gi"), mover("y", "cpu=2 memory=4Gi")}, HeadroomOptions{Resources: []string{"memory"}}, wanted{gate.Pass, "HasHeadroom", ""}},
 		{
 			"nothing that counts", sized("a b"), []corev1.Pod{mover("x", "cpu=9")}, HeadroomOptions{Resources: []string{"nvidia.com/gpu"}},
-			wanted{gate.Pass, "HasHeadroom", "1 pods would move, and request nothing that counts"},
+			wanted{gate.Pass, "HasHeadroom", "1 pod would move, and requests nothing that counts"},
 		},
 		{
 			// A resource that no other node has.
 			"TestF31NoGPU", sized("a b"), []corev1.Pod{mover("x", "nvidia.com/gpu=1", stateful)}, HeadroomOptions{},
-			wanted{gate.Fail, "PodTooLarge", "shop/x (StatefulSet db) requests 1 nvidia.com/gpu, and no node where it may run has more than 0 free; nvidia.com/gpu short by 1: 1 pods request 1, and 0 is free on the 1 nodes where they may run"},
+			wanted{gate.Fail, "PodTooLarge", "shop/x (StatefulSet db) requests 1 nvidia.com/gpu, and no node where it may run has more than 0 free; nvidia.com/gpu short by 1: 1 pod requests 1, and 0 is free on the 1 node where it may run"},
 		},
 		{
 			"TestF31Reserve", sized("a b"), []corev1.Pod{mover("x", "cpu=3700m")}, HeadroomOptions{Reserve: 10},
-			wanted{gate.Fail, "PodTooLarge", "shop/x (no controller) requests 3700m cpu, and no node where it may run has more than 3600m free; cpu short by 100m: 1 pods request 3700m, and 3600m is free on the 1 nodes where they may run"},
+			wanted{gate.Fail, "PodTooLarge", "shop/x (no controller) requests 3700m cpu, and no node where it may run has more than 3600m free; cpu short by 100m: 1 pod requests 3700m, and 3600m is free on the 1 node where it may run"},
 		},
 		{"within the reserve", sized("a b"), []corev1.Pod{mover("x", "cpu=3600m")}, HeadroomOptions{Reserve: 10}, wanted{gate.Pass, "HasHeadroom", ""}},
 		{
@@ -147,15 +147,15 @@ func TestCarried(t *testing.T) {
 		},
 		{
 			"TestF31FragmentedByTwo", sized("a b c"), []corev1.Pod{mover("x", "cpu=3 memory=6Gi", stateful), mover("y", "memory=3Gi", on("b")), mover("z", "cpu=2", on("c"))}, HeadroomOptions{},
-			wanted{gate.Fail, "PodTooLarge", "shop/x (StatefulSet db) requests 3 cpu, 6.0Gi memory, 1 pods, and no node where it may run has all of that free"},
+			wanted{gate.Fail, "PodTooLarge", "shop/x (StatefulSet db) requests 3 cpu, 6.0Gi memory, 1 pod, and no node where it may run has all of that free"},
 		},
 		{
 			"an overcommitted node takes nothing from the others", sized("a b c"), []corev1.Pod{mover("x", "cpu=4"), mover("y", "cpu=12", on("b"))}, HeadroomOptions{},
 			wanted{gate.Pass, "HasHeadroom", ""},
 		},
 
-		{"TestF31OthersAreNotReady", sized("a b- c!"), []corev1.Pod{mover("x", "")}, HeadroomOptions{}, wanted{gate.Fail, "NoOtherNode", "1 pods would move, and none of 2 other nodes is Ready, schedulable and selected"}},
-		{"TestF31Alone", sized("a"), []corev1.Pod{mover("x", "")}, HeadroomOptions{}, wanted{gate.Fail, "NoOtherNode", "1 pods would move, and none of 0 other nodes is Ready, schedulable and selected"}},
+		{"TestF31OthersAreNotReady", sized("a b- c!"), []corev1.Pod{mover("x", "")}, HeadroomOptions{}, wanted{gate.Fail, "NoOtherNode", "1 pod would move, and none of 2 other nodes is Ready, schedulable and selected"}},
+		{"TestF31Alone", sized("a"), []corev1.Pod{mover("x", "")}, HeadroomOptions{}, wanted{gate.Fail, "NoOtherNode", "1 pod would move, and none of 0 other nodes is Ready, schedulable and selected"}},
 		{"TestF31NotSelected", sized("a b"), []corev1.Pod{mover("x", "")}, HeadroomOptions{NodeSelector: selector(t, "pool=x")}, wanted{gate.Fail, "NoOtherNode", ""}},
 		{"not drained", sized("a b-"), []corev1.Pod{mover("x", "")}, HeadroomOptions{PodSelector: selector(t, "app")}, wanted{gate.Pass, "NothingMoves", ""}},
 		{
@@ -178,7 +178,7 @@ func TestCarried(t *testing.T) {
 			// What is free behind a taint is not free for all.
 			"TestF31RoomBehindATaint", sized("a b c", tainted(2, corev1.TaintEffectNoSchedule)),
 			[]corev1.Pod{mover("x", "cpu=2"), mover("y", "cpu=1"), mover("g", "cpu=3", tolerating("gpu")), mover("z", "cpu=2", on("b"))}, HeadroomOptions{},
-			wanted{gate.Fail, "ResourceShort", "cpu short by 1: 2 pods request 3, and 2 is free on the 1 nodes where they may run"},
+			wanted{gate.Fail, "ResourceShort", "cpu short by 1: 2 pods request 3, and 2 is free on the 1 node where they may run"},
 		},
 		{
 			// The one that tolerates the taint goes behind it.
@@ -188,71 +188,19 @@ func TestCarried(t *testing.T) {
 		},
 		{
 			"all problems are told", sized("a b"), []corev1.Pod{mover("db-0", "", selecting("name", "a")), mover("x", "cpu=9"), mover("y", "memory=5Gi"), mover("z", "memory=5Gi")}, HeadroomOptions{},
-			wanted{gate.Fail, "NowhereElse", "may run on no other node that is Ready and schedulable: shop/db-0 (no controller); shop/x (no controller) requests 9 cpu, and no node where it may run has more than 4 free; cpu short by 5: 3 pods request 9, and 4 is free on the 1 nodes where they may run; memory short by 2.0Gi: 3 pods request 10.0Gi, and 8.0Gi is free on the 1 nodes where they may run"},
+			wanted{gate.Fail, "NowhereElse", "may run on no other node that is Ready and schedulable: shop/db-0 (no controller); shop/x (no controller) requests 9 cpu, and no node where it may run has more than 4 free; cpu short by 5: 3 pods request 9, and 4 is free on the 1 node where they may run; memory short by 2.0Gi: 3 pods request 10.0Gi, and 8.0Gi is free on the 1 node where they may run"},
 		},
 		{"another name", sized("b c"), nil, HeadroomOptions{}, wanted{gate.Unknown, "OwnNodeUnknown", `the gate's own node "a" is none of the 2 nodes of the cluster`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := load{byNode: map[string]amounts{}}
-			l.add(c.pods, "a")
+			l := cluster.Load{ByNode: map[string]cluster.Amounts{}}
+			l.Add(c.pods, "a")
 			c.want.compare(t, carried(c.nodes, l, "a", c.options))
 		})
 	}
 }
 
-// What a pod requests is what the scheduler counts.
-func TestRequestsOf(t *testing.T) {
-	always := corev1.ContainerRestartPolicyAlways
-	container := func(requests string) corev1.Container {
-		return corev1.Container{Name: requests, Resources: corev1.ResourceRequirements{Requests: parseAmounts(requests)}}
-	}
-	sidecar := container("cpu=100m memory=50Mi")
-	sidecar.RestartPolicy = &always
-	for _, c := range []struct {
-		name   string
-		change func(*corev1.Pod)
-		want   string
-	}{
-		{"containers", func(p *corev1.Pod) { p.Spec.Containers = append(p.Spec.Containers, container("cpu=1 memory=1Gi")) }, "cpu=2 memory=2Gi"},
-		{"a greater init container", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{container("cpu=3 memory=1Mi")} }, "cpu=3 memory=1Gi"},
-		{"a sidecar", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{sidecar} }, "cpu=1100m memory=1074Mi"},
-		{"an init container beside a sidecar", func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{sidecar, container("cpu=2")} }, "cpu=2100m memory=1074Mi"},
-		{"overhead", func(p *corev1.Pod) { p.Spec.Overhead = parseAmounts("cpu=250m") }, "cpu=1250m memory=1Gi"},
-		{"for the whole pod", func(p *corev1.Pod) {
-			p.Spec.Resources = &corev1.ResourceRequirements{Requests: parseAmounts("cpu=8")}
-		}, "cpu=8 memory=1Gi"},
-		{"while it grows", func(p *corev1.Pod) {
-			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", AllocatedResources: parseAmounts("cpu=3")}}
-		}, "cpu=3 memory=1Gi"},
-		{"nothing", func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Requests = nil }, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			p := mover("x", "cpu=1 memory=1Gi", c.change)
-			want := amountsOf(parseAmounts(c.want + " pods=1"))
-			if got := requestsOf(&p); !maps.Equal(got, want) {
-				t.Errorf("got %v, want %v", got, want)
-			}
-		})
-	}
-}
-
-// No amount is so large that it counts as none.
-func TestAmounts(t *testing.T) {
-	for text, want := range map[string]int64{
-		"memory=1Gi": 1 << 30, "memory=1": 1, "memory=1500m": 2, "cpu=1": 1000, "cpu=1u": 1, "cpu=-1": 0, "memory=-5Gi": 0,
-		"cpu=9e18": 1<<63 - 1, "memory=9e18": 1<<63 - 1, "memory=1e30": 1<<63 - 1, "memory=9Ei": 1<<63 - 1,
-	} {
-		for name, got := range amountsOf(parseAmounts(text)) {
-			if got != want {
-				t.Errorf("%s: %s is %d, want %d", text, name, got, want)
-			}
-			sum := amounts{name: want}
-			sum.add(amounts{name: got})
-			if sum[name] < got {
-				t.Errorf("%s: twice that is %d", text, sum[name])
-			}
-		}
-	}
+func TestShow(t *testing.T) {
 	for _, c := range []struct {
 		name   corev1.ResourceName
 		amount int64
@@ -286,7 +234,7 @@ func FuzzCarried(f *testing.F) {
 		}
 		nodes := nodesOf(nodeText)
 		for i := range nodes {
-			nodes[i].allocatable = amounts{corev1.ResourceCPU: each}
+			nodes[i].Allocatable = cluster.Amounts{corev1.ResourceCPU: each}
 		}
 		var pods []corev1.Pod
 		wanted := 0.0
@@ -312,13 +260,13 @@ func FuzzCarried(f *testing.F) {
 			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(amount, resource.DecimalSI)}
 			pods = append(pods, p)
 		}
-		l := load{byNode: map[string]amounts{}}
-		l.add(pods, "a")
+		l := cluster.Load{ByNode: map[string]cluster.Amounts{}}
+		l.Add(pods, "a")
 		got := carried(nodes, l, "a", o)
 		if got.Reason == "" || got.Message == "" {
 			t.Errorf("%+v does not say why", got)
 		}
-		if moving := movers(l.tenants, o); got.Verdict == gate.Pass && len(moving) > 0 {
+		if moving := movers(l.Tenants, o); got.Verdict == gate.Pass && len(moving) > 0 {
 			if room := float64(each) * float64(len(nodes)-1); wanted > room*1.000001 && wanted < 1e18 && room < 1e18 {
 				t.Errorf("%g is wanted where %g is at best: %+v", wanted, room, got)
 			}
@@ -327,9 +275,9 @@ func FuzzCarried(f *testing.F) {
 			return
 		}
 		for i := range nodes {
-			fewer := append(append([]node{}, nodes[:i]...), nodes[i+1:]...)
+			fewer := append(append([]cluster.Node{}, nodes[:i]...), nodes[i+1:]...)
 			if after := carried(fewer, l, "a", o); after.Verdict == gate.Pass {
-				t.Errorf("without %s, %+v of %+v", nodes[i].name, after, got)
+				t.Errorf("without %s, %+v of %+v", nodes[i].Name, after, got)
 			}
 		}
 	})
@@ -348,13 +296,13 @@ func TestF31Headroom(t *testing.T) {
 		_, err := w.CP.Client().CoreV1().Pods(elsewhere).Create(w.ctx, &p, metav1.CreateOptions{})
 		w.must(err)
 	}
-	judge(wanted{gate.Pass, "HasHeadroom", "2 nodes can take the 1 pods that would move; tightest is pods: 1 requested, 216 free"})
-	v := w.verify("headroom", ``, "1 pods that would move, of 2 on n1; 6 pods on 3 nodes")
+	judge(wanted{gate.Pass, "HasHeadroom", "2 nodes can take the 1 pod that would move; tightest is pods: 1 requested, 216 free"})
+	v := w.verify("headroom", ``, "1 pod that would move, of 2 on n1; 6 pods on 3 nodes")
 	if got := v.changes(); got != "filled: all nodes -> Fail PodTooLarge\nremoved: all other nodes -> Fail NoOtherNode" {
 		t.Errorf("mutations:\n%s", got)
 	}
 	w.must(w.CP.DeletePod(w.ctx, elsewhere, "p-n1"))
-	judge(wanted{gate.Pass, "NothingMoves", "none of 1 pods on n1 would move"})
+	judge(wanted{gate.Pass, "NothingMoves", "the only pod on n1 would not move"})
 	v = w.verify("headroom", ``, "0 pods that would move, of 1 on n1; 5 pods on 3 nodes")
 	if got := v.changes(); got != "filled: all nodes; added: default/another -> Fail PodTooLarge\nremoved: all other nodes; added: default/another -> Fail NoOtherNode" {
 		t.Errorf("mutations without pods:\n%s", got)
@@ -370,10 +318,10 @@ func TestF31Headroom(t *testing.T) {
 	add("nowhere", "", "memory=8Gi")
 	judge(wanted{gate.Pass, "HasHeadroom", "2 nodes can take the 3 pods that would move; tightest is memory: 18.0Gi requested, 24.0Gi free"})
 	cordon(w, w.Nodes[2], "true")
-	judge(wanted{gate.Fail, "ResourceShort", "memory short by 10.0Gi: 3 pods request 18.0Gi, and 8.0Gi is free on the 1 nodes where they may run"})
+	judge(wanted{gate.Fail, "ResourceShort", "memory short by 10.0Gi: 3 pods request 18.0Gi, and 8.0Gi is free on the 1 node where they may run"})
 	cordon(w, w.Nodes[2], "false")
 	w.must(w.Nodes[2].SetTaints(w.ctx, corev1.Taint{Key: "gpu", Effect: corev1.TaintEffectNoSchedule}))
-	judge(wanted{gate.Fail, "ResourceShort", "memory short by 10.0Gi: 3 pods request 18.0Gi, and 8.0Gi is free on the 1 nodes where they may run"})
+	judge(wanted{gate.Fail, "ResourceShort", "memory short by 10.0Gi: 3 pods request 18.0Gi, and 8.0Gi is free on the 1 node where they may run"})
 	w.must(w.Nodes[2].SetTaints(w.ctx))
 	judge(wanted{gate.Pass, "HasHeadroom", ""})
 	_, err = w.CP.Client().CoreV1().Nodes().Patch(w.ctx, "n3", apitypes.MergePatchType, []byte(`{"status":{"allocatable":{"memory":"5Gi"}}}`), metav1.PatchOptions{}, "status")

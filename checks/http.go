@@ -11,12 +11,10 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
-	rbacv1 "k8s.io/api/rbac/v1"
-
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // HTTPOptions are the options of http.
@@ -64,7 +62,9 @@ type httpGet struct {
 	client  *http.Client
 }
 
-func newHTTP(o HTTPOptions, _ *Cluster) (Check, []error) {
+var _ Verifier = httpGet{}
+
+func newHTTP(o HTTPOptions, _ *cluster.Cluster) (gate.Check, []error) {
 	client, host, problems := Server{o.URL, o.HTTPConfig}.client("options")
 	if len(o.Status) == 0 {
 		problems = append(problems, errors.New("options.status: want at least one"))
@@ -166,9 +166,6 @@ func (c httpGet) unanswered(ctx context.Context, err error) (gate.Result, error)
 	return gate.Result{}, fmt.Errorf("asking %s: %w", c.host, withoutURL(err))
 }
 
-// Rules: it asks the URL, not the API server.
-func (httpGet) Rules() []rbacv1.PolicyRule { return nil }
-
 // Verify has another status answered. Where a body is asked for, it has an
 // empty one, another one, and the same one without what matched.
 func (c httpGet) Verify(ctx context.Context) (Verification, error) {
@@ -191,7 +188,7 @@ func (c httpGet) Verify(ctx context.Context) (Verification, error) {
 		}
 	}
 	if c.options.Body.Regexp != nil {
-		v.Looked += fmt.Sprintf(", with a body of %d bytes", len(a.body))
+		v.Looked += ", with a body of " + gate.Count(len(a.body), "byte")
 		mutate("the body was empty", answer{a.host, a.status, nil})
 		mutate("the body was another text", answer{a.host, a.status, []byte("another text")})
 		mutate("the body was without what matches", answer{a.host, a.status, c.options.Body.ReplaceAll(a.body, nil)})
@@ -214,10 +211,6 @@ func answered(a answer, o HTTPOptions) gate.Result {
 		return gate.Failed("BodyDoesNotMatch", "%s answered %s, but its body does not match %.100q: it begins with %.100q", a.host, statusText(a.status), o.Body, a.body)
 	}
 	return gate.Passed("BodyMatches", "%s answered %s, and its body matches", a.host, statusText(a.status))
-}
-
-func statusText(status int) string {
-	return strings.TrimSpace(strconv.Itoa(status) + " " + http.StatusText(status))
 }
 
 func statusTexts(statuses []int) string {

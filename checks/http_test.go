@@ -363,7 +363,7 @@ func TestHTTPVerify(t *testing.T) {
 		}
 	}
 	check, _ := New("http", []byte(`{"url": "http://127.0.0.1:1/"}`), nil)
-	if _, err := check.Verify(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "asking 127.0.0.1:1: ") {
+	if _, err := verify(t.Context(), check); err == nil || !strings.HasPrefix(err.Error(), "asking 127.0.0.1:1: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -2,34 +2,25 @@ package checks
 
 import (
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
-
-func member(name string, status corev1.ConditionStatus, labels ...string) node {
-	n := node{name: name, ready: status, labels: map[string]string{}}
-	for i := 0; i < len(labels); i += 2 {
-		n.labels[labels[i]] = labels[i+1]
-	}
-	return n
-}
 
 func TestAllReady(t *testing.T) {
 	const up, down, lost = corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown
 	broken := member("b", down)
-	broken.reason = "KubeletNotReady"
+	broken.Reason = "KubeletNotReady"
 	one := NodesReadyOptions{Minimum: 1}
 	for _, c := range []struct {
 		name    string
-		nodes   []node
+		nodes   []cluster.Node
 		options NodesReadyOptions
 		want    wanted
 	}{
-		{"all", []node{member("a", up), member("b", up)}, one, wanted{gate.Pass, "NodesReady", "all 2 nodes are Ready"}},
+		{"all", []cluster.Node{member("a", up), member("b", up)}, one, wanted{gate.Pass, "NodesReady", "all 2 nodes are Ready"}},
 		{"TestF02NoNodes", nil, one, wanted{gate.Fail, "NoNodes", `no node matches the selector "", of 0 nodes`}},
 		{
 			// What is asked for must exist, also where nobody says how many.
@@ -37,81 +28,55 @@ func TestAllReady(t *testing.T) {
 			wanted{gate.Fail, "NoNodes", ""},
 		},
 		{
-			"TestF02NoneSelected", []node{member("a", up)},
+			"TestF02NoneSelected", []cluster.Node{member("a", up)},
 			NodesReadyOptions{Minimum: 1, MaxNotReady: 5, Selector: selector(t, "pool=gone")},
-			wanted{gate.Fail, "NoNodes", `no node matches the selector "pool=gone", of 1 nodes`},
+			wanted{gate.Fail, "NoNodes", `no node matches the selector "pool=gone", of 1 node`},
 		},
 		{
-			"TestF05NoReadyCondition", []node{member("a", up), member("b", "")}, one,
-			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes are not Ready, and 0 may be: b (no Ready condition)"},
+			"TestF05NoReadyCondition", []cluster.Node{member("a", up), member("b", "")}, one,
+			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes is not Ready, and 0 may be: b (no Ready condition)"},
 		},
 		{
-			"TestF05ReadyUnknown", []node{member("a", up), member("b", lost)}, one,
-			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes are not Ready, and 0 may be: b (Ready=Unknown)"},
+			"TestF05ReadyUnknown", []cluster.Node{member("a", up), member("b", lost)}, one,
+			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes is not Ready, and 0 may be: b (Ready=Unknown)"},
 		},
 		{
-			"the kubelet's reason", []node{member("a", up), broken}, one,
-			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes are not Ready, and 0 may be: b (Ready=False, KubeletNotReady)"},
+			"the kubelet's reason", []cluster.Node{member("a", up), broken}, one,
+			wanted{gate.Fail, "NodesNotReady", "1 of 2 nodes is not Ready, and 0 may be: b (Ready=False, KubeletNotReady)"},
 		},
 		{
 			// A status that no Kubernetes has is not True either.
-			"a status of another kind", []node{member("a", "true")}, one,
-			wanted{gate.Fail, "NodesNotReady", "1 of 1 nodes are not Ready, and 0 may be: a (Ready=true)"},
+			"a status of another kind", []cluster.Node{member("a", "true")}, one,
+			wanted{gate.Fail, "NodesNotReady", "1 of 1 node is not Ready, and 0 may be: a (Ready=true)"},
 		},
 		{
-			"as many as may be", []node{member("a", up), broken}, NodesReadyOptions{Minimum: 1, MaxNotReady: 1},
-			wanted{gate.Pass, "EnoughNodesReady", "1 of 2 nodes are not Ready, as many as may be: b (Ready=False, KubeletNotReady)"},
+			"as many as may be", []cluster.Node{member("a", up), broken}, NodesReadyOptions{Minimum: 1, MaxNotReady: 1},
+			wanted{gate.Pass, "EnoughNodesReady", "1 of 2 nodes is not Ready, as many as may be: b (Ready=False, KubeletNotReady)"},
 		},
 		{
-			"one more than may be", []node{member("a", lost), broken, member("c", up)}, NodesReadyOptions{Minimum: 1, MaxNotReady: 1},
+			"one more than may be", []cluster.Node{member("a", lost), broken, member("c", up)}, NodesReadyOptions{Minimum: 1, MaxNotReady: 1},
 			wanted{gate.Fail, "NodesNotReady", "2 of 3 nodes are not Ready, and 1 may be: a (Ready=Unknown), b (Ready=False, KubeletNotReady)"},
 		},
 		{
-			"too few", []node{member("a", up), member("b", up)}, NodesReadyOptions{Minimum: 3},
+			"too few", []cluster.Node{member("a", up), member("b", up)}, NodesReadyOptions{Minimum: 3},
 			wanted{gate.Fail, "TooFewNodes", `only 2 nodes match the selector "", and the minimum is 3`},
 		},
 		{
 			// The minimum counts nodes, not Ready ones: maxNotReady is for those.
-			"just enough, one away", []node{member("a", up), member("b", down)}, NodesReadyOptions{Minimum: 2, MaxNotReady: 1},
+			"just enough, one away", []cluster.Node{member("a", up), member("b", down)}, NodesReadyOptions{Minimum: 2, MaxNotReady: 1},
 			wanted{gate.Pass, "EnoughNodesReady", ""},
 		},
 		{
-			"the selector keeps others out of it", []node{member("a", up, "pool", "x"), member("b", down, "pool", "y"), member("c", "")},
+			"the selector keeps others out of it", []cluster.Node{member("a", up, "pool", "x"), member("b", down, "pool", "y"), member("c", "")},
 			NodesReadyOptions{Minimum: 1, Selector: selector(t, "pool in (x,z)")},
-			wanted{gate.Pass, "NodesReady", "all 1 nodes are Ready"},
+			wanted{gate.Pass, "NodesReady", "1 node is Ready"},
 		},
 		{
-			"the selector finds the one", []node{member("a", up, "pool", "x"), member("b", down, "pool", "y")},
+			"the selector finds the one", []cluster.Node{member("a", up, "pool", "x"), member("b", down, "pool", "y")},
 			NodesReadyOptions{Minimum: 1, Selector: selector(t, "pool!=x")},
-			wanted{gate.Fail, "NodesNotReady", "1 of 1 nodes are not Ready, and 0 may be: b (Ready=False)"},
+			wanted{gate.Fail, "NodesNotReady", "1 of 1 node is not Ready, and 0 may be: b (Ready=False)"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.want.compare(t, allReady(c.nodes, c.options)) })
-	}
-}
-
-func TestNewNode(t *testing.T) {
-	at := func(ago time.Duration) metav1.Time { return metav1.NewTime(now.Add(-ago)) }
-	object := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"x": "y"}, CreationTimestamp: at(3 * time.Hour)},
-		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: "t"}}},
-		Status: corev1.NodeStatus{
-			NodeInfo: corev1.NodeSystemInfo{BootID: "id"},
-			Conditions: []corev1.NodeCondition{
-				{Type: corev1.NodeMemoryPressure, Status: corev1.ConditionTrue, LastTransitionTime: at(0)},
-			},
-		},
-	}
-	if n := newNode(object); n.isReady() || n.ready != "" || !n.since.IsZero() {
-		t.Errorf("F05: a node without a Ready condition became %+v", n)
-	}
-	object.Status.Conditions = append(object.Status.Conditions, corev1.NodeCondition{
-		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady",
-		LastTransitionTime: at(2 * time.Hour), LastHeartbeatTime: at(time.Hour),
-	})
-	n := newNode(object)
-	if !n.isReady() || n.reason != "KubeletReady" || !n.since.Equal(now.Add(-2*time.Hour)) || !n.heartbeat.Equal(now.Add(-time.Hour)) ||
-		!n.created.Equal(now.Add(-3*time.Hour)) || n.bootID != "id" || n.labels["x"] != "y" || len(n.taints) != 1 {
-		t.Errorf("got %+v", n)
 	}
 }

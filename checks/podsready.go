@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // PodsReadyOptions are the options of podsReady. Either Preset or Selector
@@ -29,12 +29,12 @@ type PodsReadyOptions struct {
 	// Namespaces are where the pods are.
 	Namespaces []string `json:"namespaces"`
 	// Selector chooses the pods, by label.
-	Selector Selector `json:"selector"`
+	Selector cluster.Selector `json:"selector"`
 	// OnEveryNode asks for one of the pods on every Ready node that is not a
 	// Windows one, whatever their DaemonSet says. A Preset sets it.
 	OnEveryNode bool `json:"onEveryNode"`
 	// NodeSelector chooses the nodes that OnEveryNode asks about; all by default.
-	NodeSelector Selector `json:"nodeSelector"`
+	NodeSelector cluster.Selector `json:"nodeSelector"`
 	// MaxNotReady is how many pods may be missing or not ready.
 	MaxNotReady int `json:"maxNotReady"`
 }
@@ -47,13 +47,19 @@ type place struct{ namespace, selector string }
 func (p place) String() string { return fmt.Sprintf("%q in namespace %s", p.selector, p.namespace) }
 
 type podsReady struct {
-	cluster *Cluster
+	cluster *cluster.Cluster
 	options PodsReadyOptions
 	places  []place
 	auto    bool
 }
 
-func newPodsReady(o PodsReadyOptions, c *Cluster) (Check, []error) {
+var (
+	_ gate.Watcher = podsReady{}
+	_ Reader       = podsReady{}
+	_ Verifier     = podsReady{}
+)
+
+func newPodsReady(o PodsReadyOptions, c *cluster.Cluster) (gate.Check, []error) {
 	check := podsReady{cluster: c, options: o}
 	problems := join(atLeast("maxNotReady", o.MaxNotReady, 0))
 	switch {
@@ -94,9 +100,9 @@ func newPodsReady(o PodsReadyOptions, c *Cluster) (Check, []error) {
 // workload is what podsReady reads.
 type workload struct {
 	places []place // where pods or DaemonSets were looked for
-	found  []listing[pod]
+	found  []cluster.Listing[cluster.Pod]
 	sets   []appsv1.DaemonSet
-	nodes  []node
+	nodes  []cluster.Node
 }
 
 // Check reads the selected pods, the DaemonSets that should have them, and the
@@ -119,7 +125,7 @@ func (c podsReady) Watch(ctx context.Context, hint func(gate.Result)) error {
 	var followers []func(context.Context) error
 	for i, p := range w.places {
 		followers = append(followers, func(ctx context.Context) error {
-			return c.cluster.followPods(ctx, &mu, p.namespace, p.selector, w.found[i], func(pods listing[pod]) {
+			return c.cluster.FollowPods(ctx, &mu, p.namespace, p.selector, w.found[i], func(pods cluster.Listing[cluster.Pod]) {
 				w.found[i] = pods
 				if r := c.judge(w); r.Verdict != gate.Pass {
 					hint(r)
@@ -127,32 +133,32 @@ func (c podsReady) Watch(ctx context.Context, hint func(gate.Result)) error {
 			})
 		})
 	}
-	return together(ctx, followers...)
+	return cluster.Together(ctx, followers...)
 }
 
 func (c podsReady) read(ctx context.Context) (workload, error) {
-	nodes, err := c.cluster.nodes(ctx)
+	nodes, err := c.cluster.Nodes(ctx)
 	if err != nil {
 		return workload{}, err
 	}
-	w := workload{nodes: nodes.items, places: c.places}
+	w := workload{nodes: nodes.Items, places: c.places}
 	if c.auto {
-		everywhere, err := c.cluster.daemonSets(ctx, "")
+		everywhere, err := c.cluster.DaemonSets(ctx, "")
 		if err != nil {
 			return workload{}, err
 		}
-		w.places = detect(everywhere.items)
-		w.sets = matching(everywhere.items, w.places)
+		w.places = detect(everywhere.Items)
+		w.sets = matching(everywhere.Items, w.places)
 	}
 	for _, p := range w.places {
 		if !c.auto {
-			sets, err := c.cluster.daemonSets(ctx, p.namespace)
+			sets, err := c.cluster.DaemonSets(ctx, p.namespace)
 			if err != nil {
 				return workload{}, err
 			}
-			w.sets = append(w.sets, matching(sets.items, []place{p})...)
+			w.sets = append(w.sets, matching(sets.Items, []place{p})...)
 		}
-		pods, err := c.cluster.pods(ctx, p.namespace, p.selector)
+		pods, err := c.cluster.Pods(ctx, p.namespace, p.selector)
 		if err != nil {
 			return workload{}, err
 		}
@@ -170,7 +176,7 @@ func (c podsReady) judge(w workload) gate.Result {
 
 // Rules name what Check and Watch read.
 func (podsReady) Rules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{readNodes, readPods, readDaemonSets}
+	return []rbacv1.PolicyRule{cluster.ReadNodes, cluster.ReadPods, cluster.ReadDaemonSets}
 }
 
 // Verify makes one pod more not ready than may be, and removes as many. Where
@@ -183,46 +189,41 @@ func (c podsReady) Verify(ctx context.Context) (Verification, error) {
 	}
 	total := 0
 	for _, found := range w.found {
-		total += len(found.items)
+		total += len(found.Items)
 	}
 	v := Verification{
-		Looked: fmt.Sprintf("%d pods, %d DaemonSets and %d nodes", total, len(w.sets), len(w.nodes)),
+		Looked: fmt.Sprintf("%s, %s and %s", gate.Count(total, "pod"), gate.Count(len(w.sets), "DaemonSet"), gate.Count(len(w.nodes), "node")),
 		Result: c.judge(w),
 	}
-	mutate := func(change string, worsen func(pod) (pod, bool)) {
+	mutate := func(change string, worsen func(cluster.Pod) (cluster.Pod, bool)) {
 		changed, left := w, c.options.MaxNotReady+1
 		changed.found = nil
 		var who names
 		for _, found := range w.found {
 			copied := found
-			copied.items = nil
-			for _, p := range found.items {
+			copied.Items = nil
+			for _, p := range found.Items {
 				keep := true
 				if left > 0 {
 					left--
-					who = append(who, p.namespace+"/"+p.name)
+					who = append(who, p.Namespace+"/"+p.Name)
 					p, keep = worsen(p)
 				}
 				if keep {
-					copied.items = append(copied.items, p)
+					copied.Items = append(copied.Items, p)
 				}
 			}
 			changed.found = append(changed.found, copied)
 		}
 		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, who), c.judge(changed)})
 	}
-	mutate("made not Ready: %s", func(p pod) (pod, bool) {
-		p.problem = problem{"PodsNotReady", "no Ready condition"}
+	mutate("made not Ready: %s", func(p cluster.Pod) (cluster.Pod, bool) {
+		p.Trouble, p.Looping = "no Ready condition", false
 		return p, true
 	})
-	mutate("removed: %s", func(p pod) (pod, bool) { return p, false })
+	mutate("removed: %s", func(p cluster.Pod) (cluster.Pod, bool) { return p, false })
 	return v, nil
 }
-
-// crashLoopWindow is how long after its last crash a container that has crashed
-// more than once still counts as crash-looping, although it runs: as long as
-// the kubelet takes to forget its back-off.
-const crashLoopWindow = 10 * time.Minute
 
 // podsFine is the pure part.
 func podsFine(w workload, o PodsReadyOptions) gate.Result {
@@ -239,13 +240,18 @@ func podsFine(w workload, o PodsReadyOptions) gate.Result {
 	}
 	total := 0
 	for _, found := range w.found {
-		for _, p := range found.items {
+		for _, p := range found.Items {
 			total++
-			set := p.namespace + "/" + p.owner
-			occupied[spot{set, p.node}], occupied[spot{"", p.node}] = true, true
+			set := p.Namespace + "/" + p.Owner
+			occupied[spot{set, p.Node}], occupied[spot{"", p.Node}] = true, true
 			counted[set]++
-			if problem := p.judge(found.now); problem.reason != "" {
-				complain(problem.reason, fmt.Sprintf("%s/%s on %s (%s)", p.namespace, p.name, orNone(p.node), problem.detail))
+			if trouble, looping := troubleOf(p, found.Now); trouble != "" {
+				who := fmt.Sprintf("%s/%s on %s (%s)", p.Namespace, p.Name, orNone(p.Node), trouble)
+				if looping {
+					complain("CrashLooping", who)
+				} else {
+					complain("PodsNotReady", who)
+				}
 			}
 		}
 	}
@@ -260,93 +266,33 @@ func podsFine(w workload, o PodsReadyOptions) gate.Result {
 	for i := range w.sets {
 		set := w.sets[i].Namespace + "/" + w.sets[i].Name
 		for _, n := range w.nodes {
-			if n.isReady() && !occupied[spot{set, n.name}] && runsOn(&w.sets[i], n) {
+			if n.IsReady() && !occupied[spot{set, n.Name}] && runsOn(&w.sets[i], n) {
 				counted[set]++
-				occupied[spot{"", n.name}] = true // complained of once
-				complain("PodsMissing", fmt.Sprintf("%s (no pod of %s)", n.name, set))
+				occupied[spot{"", n.Name}] = true // complained of once
+				complain("PodsMissing", fmt.Sprintf("%s (no pod of %s)", n.Name, set))
 			}
 		}
 		// The controller's own count catches what its rules, read here, do not.
 		if desired := int(w.sets[i].Status.DesiredNumberScheduled); desired > counted[set] {
 			short += desired - counted[set] - 1
-			complain("PodsMissing", fmt.Sprintf("%s (%d pods are desired, %d were found)", set, desired, counted[set]))
+			complain("PodsMissing", fmt.Sprintf("%s (%s %s desired, %d %s found)", set, gate.Count(desired, "pod"), agree(desired, "is", "are"), counted[set], agree(counted[set], "was", "were")))
 		}
 	}
 	if o.OnEveryNode {
 		for _, n := range w.nodes {
-			if n.isReady() && n.labels[corev1.LabelOSStable] != "windows" && o.NodeSelector.Matches(labels.Set(n.labels)) && !occupied[spot{"", n.name}] {
-				complain("PodsMissing", n.name+" (no pod)")
+			if n.IsReady() && n.Labels[corev1.LabelOSStable] != "windows" && o.NodeSelector.Matches(n.Labels) && !occupied[spot{"", n.Name}] {
+				complain("PodsMissing", n.Name+" (no pod)")
 			}
 		}
 	}
-	switch count := len(bad) + short; {
-	case count == 0:
-		return gate.Passed("PodsReady", "all %d pods are Running and Ready", total)
-	case count <= o.MaxNotReady:
-		return gate.Passed("EnoughPodsReady", "%d pods are missing or not ready, of %d found, and %d may be: %s", count, total, o.MaxNotReady, bad)
+	switch ill := len(bad) + short; {
+	case ill == 0:
+		return gate.Passed("PodsReady", "%s %s Running and Ready", all(total, "pod"), agree(total, "is", "are"))
+	case ill <= o.MaxNotReady:
+		return gate.Passed("EnoughPodsReady", "%s %s missing or not ready, of %d found, and %d may be: %s", gate.Count(ill, "pod"), agree(ill, "is", "are"), total, o.MaxNotReady, bad)
 	default:
-		return gate.Failed(reason, "%d pods are missing or not ready, of %d found: %s", count, total, bad)
+		return gate.Failed(reason, "%s %s missing or not ready, of %d found: %s", gate.Count(ill, "pod"), agree(ill, "is", "are"), total, bad)
 	}
-}
-
-func orNone(node string) string {
-	if node == "" {
-		return "no node"
-	}
-	return node
-}
-
-// problem is why a pod does not count as ready; its zero value is none.
-type problem struct{ reason, detail string }
-
-func newPod(p *corev1.Pod) pod {
-	out := pod{namespace: p.Namespace, name: p.Name, node: p.Spec.NodeName, problem: podProblem(p)}
-	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-		if c.State.Running == nil {
-			continue // an init container that succeeded in the end; a sidecar is one that runs
-		}
-		if t := c.LastTerminationState.Terminated; t != nil && c.RestartCount > 1 && t.FinishedAt.After(out.crashed) {
-			out.crashed = t.FinishedAt.Time
-		}
-	}
-	if owner := metav1.GetControllerOf(p); owner != nil && owner.Kind == "DaemonSet" {
-		out.owner = owner.Name
-	}
-	return out
-}
-
-// judge says why the pod is not fine now, if it is not. Between two crashes it
-// may be Running and Ready.
-func (p pod) judge(now time.Time) problem {
-	if p.problem.reason == "" && !p.crashed.IsZero() && now.Sub(p.crashed) < crashLoopWindow {
-		return problem{"CrashLooping", "crashed again at " + p.crashed.UTC().Format(time.RFC3339)}
-	}
-	return p.problem
-}
-
-// podProblem says why a pod is not fine. Its phase alone says little: that of
-// one in CrashLoopBackOff is Running.
-func podProblem(p *corev1.Pod) problem {
-	if p.DeletionTimestamp != nil {
-		return problem{"PodsNotReady", "terminating"}
-	}
-	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-		if w := c.State.Waiting; w != nil && w.Reason == "CrashLoopBackOff" {
-			return problem{"CrashLooping", fmt.Sprintf("container %s in CrashLoopBackOff, %d restarts", c.Name, c.RestartCount)}
-		}
-	}
-	if p.Status.Phase != corev1.PodRunning {
-		return problem{"PodsNotReady", "phase " + string(p.Status.Phase)}
-	}
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-			return problem{}
-		}
-		if c.Type == corev1.PodReady {
-			return problem{"PodsNotReady", "Ready=" + string(c.Status) + reasonSuffix(c.Reason)}
-		}
-	}
-	return problem{"PodsNotReady", "no Ready condition"}
 }
 
 // daemonTolerations are those that the DaemonSet controller adds to its pods
@@ -363,15 +309,15 @@ var daemonTolerations = []corev1.Toleration{
 
 // runsOn reports whether the DaemonSet should have a pod on the node, by the
 // rules of its controller.
-func runsOn(set *appsv1.DaemonSet, n node) bool {
+func runsOn(set *appsv1.DaemonSet, n cluster.Node) bool {
 	spec := set.Spec.Template.Spec
-	asNode := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: n.labels}}
+	asNode := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: n.Labels}}
 	fits, err := nodeaffinity.GetRequiredNodeAffinity(&corev1.Pod{Spec: spec}).Match(asNode)
 	if err != nil || !fits {
 		return err != nil // rules that cannot be read are no reason to expect fewer pods
 	}
 	tolerations := append(append([]corev1.Toleration{}, spec.Tolerations...), daemonTolerations...)
-	_, untolerated := corev1helpers.FindMatchingUntoleratedTaint(klog.Background(), n.taints, tolerations, func(t *corev1.Taint) bool {
+	_, untolerated := corev1helpers.FindMatchingUntoleratedTaint(klog.Background(), n.Taints, tolerations, func(t *corev1.Taint) bool {
 		return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
 	}, true)
 	return !untolerated

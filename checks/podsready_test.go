@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // newSet is a DaemonSet in the namespace cni whose pods have the label app.
@@ -28,39 +29,39 @@ func newSet(name string, desired int32, change ...func(*corev1.PodSpec)) appsv1.
 }
 
 // found is a listing of pods of the DaemonSet owner, one on each of the nodes.
-func found(owner string, nodes ...string) listing[pod] {
-	l := listing[pod]{now: now}
+func found(owner string, nodes ...string) cluster.Listing[cluster.Pod] {
+	l := cluster.Listing[cluster.Pod]{Now: now}
 	for _, n := range nodes {
-		l.items = append(l.items, pod{namespace: "cni", name: owner + "-" + n, node: n, owner: owner})
+		l.Items = append(l.Items, cluster.Pod{Namespace: "cni", Name: owner + "-" + n, Node: n, Owner: owner})
 	}
 	return l
 }
 
 // ill makes the last of the pods one that is not fine.
-func ill(l listing[pod], p problem) listing[pod] {
-	l.items[len(l.items)-1].problem = p
+func ill(l cluster.Listing[cluster.Pod], trouble string) cluster.Listing[cluster.Pod] {
+	l.Items[len(l.Items)-1].Trouble = trouble
 	return l
 }
 
 func TestPodsFine(t *testing.T) {
-	up := func(names ...string) []node {
-		var nodes []node
+	up := func(names ...string) []cluster.Node {
+		var nodes []cluster.Node
 		for _, n := range names {
 			nodes = append(nodes, member(n, corev1.ConditionTrue, corev1.LabelOSStable, "linux", corev1.LabelHostname, n))
 		}
 		return nodes
 	}
 	onlyA := func(s *corev1.PodSpec) { s.NodeSelector = map[string]string{corev1.LabelHostname: "a"} }
-	notReady := problem{"PodsNotReady", "Ready=False"}
+	const notReady = "Ready=False"
 	windows := member("w", corev1.ConditionTrue, corev1.LabelOSStable, "windows")
 	nowhere := found("x")
-	nowhere.items = append(nowhere.items, pod{namespace: "cni", name: "x-?", owner: "x", problem: problem{"PodsNotReady", "phase Pending"}})
+	nowhere.Items = append(nowhere.Items, cluster.Pod{Namespace: "cni", Name: "x-?", Owner: "x", Trouble: "phase Pending"})
 	crashed := found("x", "a", "b")
-	crashed.items[1].crashed = now.Add(-crashLoopWindow + time.Second)
+	crashed.Items[1].Crashed = now.Add(-crashLoopWindow + time.Second)
 	recovered := found("x", "a", "b")
-	recovered.items[1].crashed = now.Add(-crashLoopWindow)
+	recovered.Items[1].Crashed = now.Add(-crashLoopWindow)
 	ahead := found("x", "a", "b")
-	ahead.items[1].crashed = now.Add(time.Hour)
+	ahead.Items[1].Crashed = now.Add(time.Hour)
 	places := []place{{"cni", "app=x"}, {"other", "app=x"}}
 	everywhere := PodsReadyOptions{OnEveryNode: true}
 
@@ -71,11 +72,11 @@ func TestPodsFine(t *testing.T) {
 		want    wanted
 	}{
 		{
-			"one on each", workload{found: []listing[pod]{found("x", "a", "b")}, sets: []appsv1.DaemonSet{newSet("x", 2)}, nodes: up("a", "b")},
+			"one on each", workload{found: []cluster.Listing[cluster.Pod]{found("x", "a", "b")}, sets: []appsv1.DaemonSet{newSet("x", 2)}, nodes: up("a", "b")},
 			everywhere, wanted{gate.Pass, "PodsReady", "all 2 pods are Running and Ready"},
 		},
 		{
-			"TestF02NoPods", workload{places: places, found: []listing[pod]{{now: now}, {now: now}}, nodes: up("a")},
+			"TestF02NoPods", workload{places: places, found: []cluster.Listing[cluster.Pod]{{Now: now}, {Now: now}}, nodes: up("a")},
 			PodsReadyOptions{}, wanted{gate.Fail, "NoPods", `no pod was found: looked for "app=x" in namespace cni, and for "app=x" in namespace other`},
 		},
 		{
@@ -84,90 +85,90 @@ func TestPodsFine(t *testing.T) {
 			PodsReadyOptions{MaxNotReady: 9}, wanted{gate.Fail, "NoPods", `no pod was found: looked for "app=x" in namespace cni`},
 		},
 		{
-			"TestF03PodNotReady", workload{found: []listing[pod]{ill(found("x", "a", "b"), notReady)}, nodes: up("a", "b")},
-			PodsReadyOptions{}, wanted{gate.Fail, "PodsNotReady", "1 pods are missing or not ready, of 2 found: cni/x-b on b (Ready=False)"},
+			"TestF03PodNotReady", workload{found: []cluster.Listing[cluster.Pod]{ill(found("x", "a", "b"), notReady)}, nodes: up("a", "b")},
+			PodsReadyOptions{}, wanted{gate.Fail, "PodsNotReady", "1 pod is missing or not ready, of 2 found: cni/x-b on b (Ready=False)"},
 		},
 		{
-			"TestF03BetweenTwoCrashes", workload{found: []listing[pod]{crashed}, nodes: up("a", "b")}, PodsReadyOptions{},
-			wanted{gate.Fail, "CrashLooping", "1 pods are missing or not ready, of 2 found: cni/x-b on b (crashed again at 2026-03-14T11:50:01Z)"},
+			"TestF03BetweenTwoCrashes", workload{found: []cluster.Listing[cluster.Pod]{crashed}, nodes: up("a", "b")}, PodsReadyOptions{},
+			wanted{gate.Fail, "CrashLooping", "1 pod is missing or not ready, of 2 found: cni/x-b on b (crashed again at 2026-03-14T11:50:01Z)"},
 		},
 		{
 			// The clock of a kubelet that is ahead does not end the window early.
-			"TestF32CrashInTheFuture", workload{found: []listing[pod]{ahead}, nodes: up("a", "b")}, PodsReadyOptions{},
+			"TestF32CrashInTheFuture", workload{found: []cluster.Listing[cluster.Pod]{ahead}, nodes: up("a", "b")}, PodsReadyOptions{},
 			wanted{gate.Fail, "CrashLooping", ""},
 		},
 		{
-			"long enough after the last crash", workload{found: []listing[pod]{recovered}, nodes: up("a", "b")}, PodsReadyOptions{},
+			"long enough after the last crash", workload{found: []cluster.Listing[cluster.Pod]{recovered}, nodes: up("a", "b")}, PodsReadyOptions{},
 			wanted{gate.Pass, "PodsReady", ""},
 		},
 		{
-			"TestF04NodeWithoutPod", workload{found: []listing[pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1)}, nodes: up("a", "b")},
-			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 1 found: b (no pod of cni/x)"},
+			"TestF04NodeWithoutPod", workload{found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1)}, nodes: up("a", "b")},
+			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 1 found: b (no pod of cni/x)"},
 		},
 		{
 			// Both DaemonSets must be on the node, not one of them twice.
 			"TestF04NodeWithoutOneOfTwo", workload{
-				found: []listing[pod]{found("x", "a", "b"), found("y", "a", "a")},
+				found: []cluster.Listing[cluster.Pod]{found("x", "a", "b"), found("y", "a", "a")},
 				sets:  []appsv1.DaemonSet{newSet("x", 2), newSet("y", 2)}, nodes: up("a", "b"),
 			},
-			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 4 found: b (no pod of cni/y)"},
+			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 4 found: b (no pod of cni/y)"},
 		},
 		{
 			// Of the same name in another namespace: another DaemonSet.
 			"TestF04PodOfANamesake", workload{
-				found: []listing[pod]{{now: now, items: []pod{{namespace: "other", name: "x-a", node: "a", owner: "x"}}}},
+				found: []cluster.Listing[cluster.Pod]{{Now: now, Items: []cluster.Pod{{Namespace: "other", Name: "x-a", Node: "a", Owner: "x"}}}},
 				sets:  []appsv1.DaemonSet{newSet("x", 0)}, nodes: up("a"),
 			},
-			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 1 found: a (no pod of cni/x)"},
+			PodsReadyOptions{}, wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 1 found: a (no pod of cni/x)"},
 		},
 		{
 			// A pod of nobody's, left behind by hand, does not stand in.
 			"TestF04OrphanBesideItsDaemonSet", workload{
-				found: []listing[pod]{found("", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1)}, nodes: up("a"),
+				found: []cluster.Listing[cluster.Pod]{found("", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1)}, nodes: up("a"),
 			},
-			everywhere, wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 1 found: a (no pod of cni/x)"},
+			everywhere, wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 1 found: a (no pod of cni/x)"},
 		},
 		{
-			"TestF04OrphansAndNoDaemonSet", workload{found: []listing[pod]{found("x", "a")}, nodes: up("a", "b", "c")},
+			"TestF04OrphansAndNoDaemonSet", workload{found: []cluster.Listing[cluster.Pod]{found("x", "a")}, nodes: up("a", "b", "c")},
 			everywhere, wanted{gate.Fail, "PodsMissing", "2 pods are missing or not ready, of 1 found: b (no pod), c (no pod)"},
 		},
 		{
-			"without onEveryNode nobody asks where they are", workload{found: []listing[pod]{found("", "a")}, nodes: up("a", "b")},
+			"without onEveryNode nobody asks where they are", workload{found: []cluster.Listing[cluster.Pod]{found("", "a")}, nodes: up("a", "b")},
 			PodsReadyOptions{}, wanted{gate.Pass, "PodsReady", ""},
 		},
 		{
-			"a Windows node without one", workload{found: []listing[pod]{found("", "a")}, nodes: append(up("a"), windows)},
+			"a Windows node without one", workload{found: []cluster.Listing[cluster.Pod]{found("", "a")}, nodes: append(up("a"), windows)},
 			everywhere, wanted{gate.Pass, "PodsReady", ""},
 		},
 		{
 			// Nothing says that it is a Windows node.
-			"TestF04NodeOfNoKnownSystem", workload{found: []listing[pod]{found("", "a")}, nodes: append(up("a"), member("b", corev1.ConditionTrue))},
+			"TestF04NodeOfNoKnownSystem", workload{found: []cluster.Listing[cluster.Pod]{found("", "a")}, nodes: append(up("a"), member("b", corev1.ConditionTrue))},
 			everywhere, wanted{gate.Fail, "PodsMissing", ""},
 		},
 		{
 			// That is nodesReady's question.
 			"a node that is not Ready, without one", workload{
-				found: []listing[pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1)},
+				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1)},
 				nodes: append(up("a"), member("b", corev1.ConditionFalse), member("c", "")),
 			},
 			everywhere, wanted{gate.Pass, "PodsReady", ""},
 		},
 		{
 			"a node where the DaemonSet does not belong", workload{
-				found: []listing[pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1, onlyA)}, nodes: up("a", "b"),
+				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1, onlyA)}, nodes: up("a", "b"),
 			},
 			PodsReadyOptions{}, wanted{gate.Pass, "PodsReady", ""},
 		},
 		{
 			// Somebody has given the CNI's DaemonSet a node selector too many.
 			"TestF04LeftOutByItsDaemonSet", workload{
-				found: []listing[pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1, onlyA)}, nodes: up("a", "b"),
+				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1, onlyA)}, nodes: up("a", "b"),
 			},
-			everywhere, wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 1 found: b (no pod)"},
+			everywhere, wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 1 found: b (no pod)"},
 		},
 		{
 			"a node that is meant to have none", workload{
-				found: []listing[pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1, onlyA)}, nodes: up("a", "b"),
+				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1, onlyA)}, nodes: up("a", "b"),
 			},
 			PodsReadyOptions{OnEveryNode: true, NodeSelector: selector(t, "kubernetes.io/hostname!=b")},
 			wanted{gate.Pass, "PodsReady", ""},
@@ -175,40 +176,40 @@ func TestPodsFine(t *testing.T) {
 		{
 			// The node selector is onEveryNode's, and does not excuse a DaemonSet.
 			"TestF04NodeSelectorIsNotTheDaemonSets", workload{
-				found: []listing[pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1)}, nodes: up("a", "b"),
+				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 1)}, nodes: up("a", "b"),
 			},
 			PodsReadyOptions{OnEveryNode: true, NodeSelector: selector(t, "kubernetes.io/hostname!=b")},
-			wanted{gate.Fail, "PodsMissing", "1 pods are missing or not ready, of 1 found: b (no pod of cni/x)"},
+			wanted{gate.Fail, "PodsMissing", "1 pod is missing or not ready, of 1 found: b (no pod of cni/x)"},
 		},
 		{
 			// The controller knows of nodes that the rules read here leave out.
 			"TestF04MoreDesiredThanFound", workload{
-				found: []listing[pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 4, onlyA)}, nodes: up("a", "b"),
+				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 4, onlyA)}, nodes: up("a", "b"),
 			},
-			PodsReadyOptions{MaxNotReady: 2}, wanted{gate.Fail, "PodsMissing", "3 pods are missing or not ready, of 1 found: cni/x (4 pods are desired, 1 were found)"},
+			PodsReadyOptions{MaxNotReady: 2}, wanted{gate.Fail, "PodsMissing", "3 pods are missing or not ready, of 1 found: cni/x (4 pods are desired, 1 was found)"},
 		},
 		{
 			"as many missing as may be", workload{
-				found: []listing[pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 4, onlyA)}, nodes: up("a", "b"),
+				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 4, onlyA)}, nodes: up("a", "b"),
 			},
-			PodsReadyOptions{MaxNotReady: 3}, wanted{gate.Pass, "EnoughPodsReady", "3 pods are missing or not ready, of 1 found, and 3 may be: cni/x (4 pods are desired, 1 were found)"},
+			PodsReadyOptions{MaxNotReady: 3}, wanted{gate.Pass, "EnoughPodsReady", "3 pods are missing or not ready, of 1 found, and 3 may be: cni/x (4 pods are desired, 1 was found)"},
 		},
 		{
 			// Neither by the number, nor because every node should have one.
 			"each missing pod counts once", workload{
-				found: []listing[pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 2)}, nodes: up("a", "b"),
+				found: []cluster.Listing[cluster.Pod]{found("x", "a")}, sets: []appsv1.DaemonSet{newSet("x", 2)}, nodes: up("a", "b"),
 			},
-			PodsReadyOptions{OnEveryNode: true, MaxNotReady: 1}, wanted{gate.Pass, "EnoughPodsReady", "1 pods are missing or not ready, of 1 found, and 1 may be: b (no pod of cni/x)"},
+			PodsReadyOptions{OnEveryNode: true, MaxNotReady: 1}, wanted{gate.Pass, "EnoughPodsReady", "1 pod is missing or not ready, of 1 found, and 1 may be: b (no pod of cni/x)"},
 		},
 		{
 			"one more than may be", workload{
-				found: []listing[pod]{ill(found("x", "a", "b"), notReady)}, sets: []appsv1.DaemonSet{newSet("x", 3)}, nodes: up("a", "b", "c"),
+				found: []cluster.Listing[cluster.Pod]{ill(found("x", "a", "b"), notReady)}, sets: []appsv1.DaemonSet{newSet("x", 3)}, nodes: up("a", "b", "c"),
 			},
 			PodsReadyOptions{MaxNotReady: 1}, wanted{gate.Fail, "PodsNotReady", "2 pods are missing or not ready, of 2 found: c (no pod of cni/x), cni/x-b on b (Ready=False)"},
 		},
 		{
-			"pending, and on no node", workload{found: []listing[pod]{nowhere}}, PodsReadyOptions{},
-			wanted{gate.Fail, "PodsNotReady", "1 pods are missing or not ready, of 1 found: cni/x-? on no node (phase Pending)"},
+			"pending, and on no node", workload{found: []cluster.Listing[cluster.Pod]{nowhere}}, PodsReadyOptions{},
+			wanted{gate.Fail, "PodsNotReady", "1 pod is missing or not ready, of 1 found: cni/x-? on no node (phase Pending)"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.want.compare(t, podsFine(c.w, c.options)) })
@@ -237,15 +238,19 @@ func TestPodProblem(t *testing.T) {
 		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, FinishedAt: metav1.NewTime(now.Add(-ago))}}
 	}
 	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
-	notReady := func(detail string) problem { return problem{"PodsNotReady", detail} }
-	crashing := func(detail string) problem { return problem{"CrashLooping", detail} }
+	type verdict struct {
+		trouble string
+		looping bool
+	}
+	notReady := func(detail string) verdict { return verdict{detail, false} }
+	crashing := func(detail string) verdict { return verdict{detail, true} }
 
 	for _, c := range []struct {
 		name   string
 		change func(*corev1.Pod)
-		want   problem
+		want   verdict
 	}{
-		{"fine", func(*corev1.Pod) {}, problem{}},
+		{"fine", func(*corev1.Pod) {}, verdict{}},
 		{"TestF03Terminating", func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: now} }, notReady("terminating")},
 		{"TestF03Pending", func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending }, notReady("phase Pending")},
 		{"TestF03Succeeded", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, notReady("phase Succeeded")},
@@ -307,7 +312,7 @@ func TestPodProblem(t *testing.T) {
 					State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed"}},
 				}}
 			},
-			problem{},
+			verdict{},
 		},
 		{
 			// An upgrade restarts a container once; that is no loop.
@@ -315,14 +320,14 @@ func TestPodProblem(t *testing.T) {
 			func(p *corev1.Pod) {
 				p.Status.ContainerStatuses[0].LastTerminationState, p.Status.ContainerStatuses[0].RestartCount = ended(time.Minute), 1
 			},
-			problem{},
+			verdict{},
 		},
 		{
 			"crashed long ago",
 			func(p *corev1.Pod) {
 				p.Status.ContainerStatuses[0].LastTerminationState, p.Status.ContainerStatuses[0].RestartCount = ended(10*time.Minute), 50
 			},
-			problem{},
+			verdict{},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -332,24 +337,11 @@ func TestPodProblem(t *testing.T) {
 				ContainerStatuses: []corev1.ContainerStatus{{Name: "main", State: running}},
 			}}
 			c.change(p)
-			if got := newPod(p).judge(now); got != c.want {
+			trouble, looping := troubleOf(cluster.NewPod(p), now)
+			if got := (verdict{trouble, looping}); got != c.want {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
-	}
-}
-
-// Only the controller counts as the owner, and only a DaemonSet.
-func TestNewPodOwner(t *testing.T) {
-	yes, no := true, false
-	for want, owners := range map[string][]metav1.OwnerReference{
-		"":  {{Kind: "ReplicaSet", Name: "x", Controller: &yes}, {Kind: "DaemonSet", Name: "x", Controller: &no}, {Kind: "DaemonSet", Name: "x"}},
-		"x": {{Kind: "Node", Name: "n", Controller: &no}, {Kind: "DaemonSet", Name: "x", Controller: &yes}},
-	} {
-		p := newPod(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", OwnerReferences: owners}, Spec: corev1.PodSpec{NodeName: "n"}})
-		if p.owner != want || p.namespace != "ns" || p.name != "p" || p.node != "n" {
-			t.Errorf("got %+v, want the owner %q", p, want)
-		}
 	}
 }
 
@@ -357,9 +349,9 @@ func TestNewPodOwner(t *testing.T) {
 func TestF04RunsOn(t *testing.T) {
 	linux := member("a", corev1.ConditionTrue, corev1.LabelOSStable, "linux", "pool", "x")
 	windows := member("w", corev1.ConditionTrue, corev1.LabelOSStable, "windows")
-	tainted := func(key string, effect corev1.TaintEffect) node {
+	tainted := func(key string, effect corev1.TaintEffect) cluster.Node {
 		n := linux
-		n.taints = []corev1.Taint{{Key: key, Value: "v", Effect: effect}}
+		n.Taints = []corev1.Taint{{Key: key, Value: "v", Effect: effect}}
 		return n
 	}
 	selects := func(labels map[string]string) func(*corev1.PodSpec) {
@@ -391,7 +383,7 @@ func TestF04RunsOn(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*corev1.PodSpec)
-		node   node
+		node   cluster.Node
 		want   bool
 	}{
 		{"anywhere", func(*corev1.PodSpec) {}, linux, true},

@@ -11,9 +11,9 @@ import (
 	"strings"
 
 	"github.com/prometheus/common/model"
-	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // PromQLOptions are the options of promql.
@@ -108,7 +108,9 @@ type promQL struct {
 	prometheus *prometheusAPI
 }
 
-func newPromQL(o PromQLOptions, _ *Cluster) (Check, []error) {
+var _ Verifier = promQL{}
+
+func newPromQL(o PromQLOptions, _ *cluster.Cluster) (gate.Check, []error) {
 	var problems []error
 	wrong := func(text string) { problems = append(problems, errors.New(text)) }
 	if strings.TrimSpace(o.Query) == "" {
@@ -160,9 +162,6 @@ func (c promQL) read(ctx context.Context) (r reply, err error) {
 	}
 	return r, err
 }
-
-// Rules: it asks Prometheus, not the API server.
-func (promQL) Rules() []rbacv1.PolicyRule { return nil }
 
 // Verify takes the required series away; where it compares, also the values,
 // makes one NaN, and one that does not compare; where nothing is expected, it
@@ -248,9 +247,9 @@ func expected(r reply, o PromQLOptions) gate.Result {
 	case len(against) > 0 && o.Expect.empty():
 		return gate.Failed("SeriesReturned", "the query returned %d series, and should return none: %s", len(against), against)
 	case len(against) > 0:
-		return gate.Failed("ValuesNotAsExpected", "%d of %d values are not %s: %s", len(against), len(samples), o.Expect, against)
+		return gate.Failed("ValuesNotAsExpected", "%d of %s %s not %s: %s", len(against), gate.Count(len(samples), "value"), agree(len(against), "is", "are"), o.Expect, against)
 	case len(notNumbers) > 0:
-		return gate.Undecided("NotANumber", "%d of %d values are not a number, so they do not compare: %s", len(notNumbers), len(samples), notNumbers)
+		return gate.Undecided("NotANumber", "%d of %s %s not a number, so %s not compare: %s", len(notNumbers), gate.Count(len(samples), "value"), agree(len(notNumbers), "is", "are"), agree(len(notNumbers), "it does", "they do"), notNumbers)
 	case len(samples) == 0 && !o.Expect.empty():
 		return gate.Undecided("NoValues", "the query returned nothing, and values that are %s were expected: is the metric still there?", o.Expect)
 	}
@@ -266,7 +265,7 @@ func expected(r reply, o PromQLOptions) gate.Result {
 	if o.Expect.empty() {
 		return gate.Passed("NothingReturned", "the query returned nothing")
 	}
-	return gate.Passed("ValuesAsExpected", "all %d values are %s", len(samples), o.Expect)
+	return gate.Passed("ValuesAsExpected", "%s %s %s", all(len(samples), "value"), agree(len(samples), "is", "are"), o.Expect)
 }
 
 // samplesOf returns the answer's values, or in words what it is instead.

@@ -140,12 +140,12 @@ func TestExpected(t *testing.T) {
 
 		// A comparison is.
 		{"all compare", values(0, 0), nil, "== 0", "", wanted{gate.Pass, "ValuesAsExpected", "all 2 values are == 0"}},
-		{"a scalar compares", scalar(4.5), nil, "< 5", "", wanted{gate.Pass, "ValuesAsExpected", "all 1 values are < 5"}},
-		{"a scalar does not", scalar(5), nil, "< 5", "", wanted{gate.Fail, "ValuesNotAsExpected", "1 of 1 values are not < 5: 5"}},
-		{"one does not", values(1, 7, 3), nil, "<= 3", "", wanted{gate.Fail, "ValuesNotAsExpected", `1 of 3 values are not <= 3: {s="b"} 7`}},
-		{"infinity", values(inf), nil, "< 5", "", wanted{gate.Fail, "ValuesNotAsExpected", `1 of 1 values are not < 5: {s="a"} +Inf`}},
-		{"TestF19NaN", values(1, nan), nil, "< 5", "", wanted{gate.Unknown, "NotANumber", `1 of 2 values are not a number, so they do not compare: {s="b"} NaN`}},
-		{"TestF19NaNIsNotUnequal", scalar(nan), nil, "!= 5", "", wanted{gate.Unknown, "NotANumber", "1 of 1 values are not a number, so they do not compare: NaN"}},
+		{"a scalar compares", scalar(4.5), nil, "< 5", "", wanted{gate.Pass, "ValuesAsExpected", "1 value is < 5"}},
+		{"a scalar does not", scalar(5), nil, "< 5", "", wanted{gate.Fail, "ValuesNotAsExpected", "1 of 1 value is not < 5: 5"}},
+		{"one does not", values(1, 7, 3), nil, "<= 3", "", wanted{gate.Fail, "ValuesNotAsExpected", `1 of 3 values is not <= 3: {s="b"} 7`}},
+		{"infinity", values(inf), nil, "< 5", "", wanted{gate.Fail, "ValuesNotAsExpected", `1 of 1 value is not < 5: {s="a"} +Inf`}},
+		{"TestF19NaN", values(1, nan), nil, "< 5", "", wanted{gate.Unknown, "NotANumber", `1 of 2 values is not a number, so it does not compare: {s="b"} NaN`}},
+		{"TestF19NaNIsNotUnequal", scalar(nan), nil, "!= 5", "", wanted{gate.Unknown, "NotANumber", "1 of 1 value is not a number, so it does not compare: NaN"}},
 		{"NaN, and one does not compare", values(nan, 9), nil, "< 5", "", wanted{gate.Fail, "ValuesNotAsExpected", ""}},
 		{"TestF19NoValues", values(), nil, "< 5", "", wanted{gate.Unknown, "NoValues", "the query returned nothing, and values that are < 5 were expected: is the metric still there?"}},
 		{"TestF19NoValuesOfNilVector", model.Vector(nil), nil, "< 5", "", wanted{gate.Unknown, "NoValues", ""}},
@@ -285,9 +285,9 @@ func TestPromQLCheck(t *testing.T) {
 }
 
 // verified runs Verify, and returns what each mutation comes to.
-func verified(t *testing.T, check Check) (v Verification, text string) {
+func verified(t *testing.T, check gate.Check) (v Verification, text string) {
 	t.Helper()
-	v, err := check.Verify(t.Context())
+	v, err := verify(t.Context(), check)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +311,7 @@ func TestPromQLAsksPrometheus(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Stop)
-	build := func(t *testing.T, query, expect, required string) Check {
+	build := func(t *testing.T, query, expect, required string) gate.Check {
 		t.Helper()
 		o := promQLDefaults()
 		o.Prometheus.URL, o.Query, o.RequireSeries, o.Expect = p.URL(), query, required, expectation(t, expect)
@@ -340,8 +340,8 @@ func TestPromQLAsksPrometheus(t *testing.T) {
 		{"a series", `up == 0`, "empty", "up", wanted{gate.Fail, "SeriesReturned", `the query returned 1 series, and should return none: up{instance="127.0.0.1:1", job="away"} 0`}},
 		{"a metric that does not exist", `upp == 0`, "empty", "upp", wanted{gate.Unknown, "RequiredSeriesMissing", ""}},
 		{"trusted all the same", `upp == 0`, "empty", "", wanted{gate.Pass, "NothingReturned", ""}},
-		{"a value", `replicas`, ">= 3", "", wanted{gate.Pass, "ValuesAsExpected", "all 1 values are >= 3"}},
-		{"too low a value", `replicas`, "> 3", "", wanted{gate.Fail, "ValuesNotAsExpected", `1 of 1 values are not > 3: replicas{db="a"} 3`}},
+		{"a value", `replicas`, ">= 3", "", wanted{gate.Pass, "ValuesAsExpected", "1 value is >= 3"}},
+		{"too low a value", `replicas`, "> 3", "", wanted{gate.Fail, "ValuesNotAsExpected", `1 of 1 value is not > 3: replicas{db="a"} 3`}},
 		{"a scalar", `scalar(replicas)`, "== 3", "", wanted{gate.Pass, "ValuesAsExpected", ""}},
 		{"a scalar of nothing", `scalar(nothing)`, "== 3", "", wanted{gate.Unknown, "NotANumber", ""}},
 		{"no value", `nothing`, "== 3", "", wanted{gate.Unknown, "NoValues", ""}},

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // ReadySoakOptions are the options of readySoak.
@@ -21,10 +22,10 @@ type ReadySoakOptions struct {
 	// Duration is how long it must have been quiet.
 	Duration model.Duration `json:"duration"`
 	// Selector chooses the nodes that count; all by default.
-	Selector Selector `json:"selector"`
+	Selector cluster.Selector `json:"selector"`
 	// GateSelector chooses, of those, the nodes that are expected to run a gate,
 	// and so to have a record; all by default.
-	GateSelector Selector `json:"gateSelector"`
+	GateSelector cluster.Selector `json:"gateSelector"`
 	// IgnoreJoined leaves the first boot and the first minutes of a node that
 	// has newly joined out of account, so that an autoscaler does not keep the
 	// soak from ending.
@@ -45,16 +46,31 @@ const joinWindow = 15 * time.Minute
 const heartbeatLag = 10 * time.Minute
 
 type readySoak struct {
-	cluster *Cluster
+	cluster *cluster.Cluster
 	options ReadySoakOptions
 }
 
-func newReadySoak(o ReadySoakOptions, c *Cluster) (Check, []error) {
+var (
+	_ gate.Watcher = readySoak{}
+	_ Reader       = readySoak{}
+	_ Soaker       = readySoak{}
+	_ RecordKeeper = readySoak{}
+	_ Verifier     = readySoak{}
+)
+
+func newReadySoak(o ReadySoakOptions, c *cluster.Cluster) (gate.Check, []error) {
 	var problem error
 	if o.Duration <= 0 {
 		problem = errors.New("options.duration: must be longer than 0s")
 	}
 	return readySoak{c, o}, join(problem)
+}
+
+// WithoutRecords returns the soak of Ready transitions alone: no node is expected to have
+// a gate.
+func (c readySoak) WithoutRecords() gate.Check {
+	c.options.GateSelector = cluster.Selector{Selector: labels.Nothing()}
+	return c
 }
 
 // Check reads all nodes and all records.
@@ -63,15 +79,15 @@ func (c readySoak) Check(ctx context.Context) (gate.Result, error) {
 	if err != nil {
 		return gate.Result{}, err
 	}
-	return soaked(nodes.items, byNode(records.items), earlier(nodes.now, records.now), c.options), nil
+	return soaked(nodes.Items, byNode(records.Items), earlier(nodes.Now, records.Now), c.options), nil
 }
 
-func (c readySoak) read(ctx context.Context) (listing[node], listing[entry], error) {
-	nodes, err := c.cluster.nodes(ctx)
+func (c readySoak) read(ctx context.Context) (cluster.Listing[cluster.Node], cluster.Listing[cluster.Entry], error) {
+	nodes, err := c.cluster.Nodes(ctx)
 	if err != nil {
-		return nodes, listing[entry]{}, err
+		return nodes, cluster.Listing[cluster.Entry]{}, err
 	}
-	records, err := c.cluster.records(ctx)
+	records, err := c.cluster.Records(ctx)
 	return nodes, records, err
 }
 
@@ -83,22 +99,22 @@ func (c readySoak) Watch(ctx context.Context, hint func(gate.Result)) error {
 	}
 	var mu sync.Mutex
 	judge := func() {
-		if r := soaked(nodes.items, byNode(records.items), earlier(nodes.now, records.now), c.options); r.Verdict != gate.Pass {
+		if r := soaked(nodes.Items, byNode(records.Items), earlier(nodes.Now, records.Now), c.options); r.Verdict != gate.Pass {
 			hint(r)
 		}
 	}
-	return together(ctx,
+	return cluster.Together(ctx,
 		func(ctx context.Context) error {
-			return c.cluster.followNodes(ctx, &mu, nodes, func(l listing[node]) { nodes = l; judge() })
+			return c.cluster.FollowNodes(ctx, &mu, nodes, func(l cluster.Listing[cluster.Node]) { nodes = l; judge() })
 		},
 		func(ctx context.Context) error {
-			return c.cluster.followRecords(ctx, &mu, records, func(l listing[entry]) { records = l; judge() })
+			return c.cluster.FollowRecords(ctx, &mu, records, func(l cluster.Listing[cluster.Entry]) { records = l; judge() })
 		})
 }
 
 // Rules name what Check and Watch read in the cluster; the records are in the
 // gate's own namespace, where its Role allows them.
-func (readySoak) Rules() []rbacv1.PolicyRule { return []rbacv1.PolicyRule{readNodes} }
+func (readySoak) Rules() []rbacv1.PolicyRule { return []rbacv1.PolicyRule{cluster.ReadNodes} }
 
 // Verify lets a node become Ready just now, takes a Ready condition away, and
 // of a node with a gate lets it boot just now, gives it another boot ID and
@@ -108,49 +124,38 @@ func (c readySoak) Verify(ctx context.Context) (Verification, error) {
 	if err != nil {
 		return Verification{}, err
 	}
-	now := earlier(nodes.now, records.now)
-	known := byNode(records.items)
+	now := earlier(nodes.Now, records.Now)
+	known := byNode(records.Items)
 	v := Verification{
-		Looked: fmt.Sprintf("%d nodes and %d records", len(nodes.items), len(records.items)),
-		Result: soaked(nodes.items, known, now, c.options),
+		Looked: fmt.Sprintf("%s and %s", gate.Count(len(nodes.Items), "node"), gate.Count(len(records.Items), "record")),
+		Result: soaked(nodes.Items, known, now, c.options),
 	}
-	mutate := func(change string, i int, worsen func(n *node, records map[string]entry)) {
-		changed, entries := slices.Clone(nodes.items), maps.Clone(known)
+	mutate := func(change string, i int, worsen func(n *cluster.Node, records map[string]cluster.Entry)) {
+		changed, entries := slices.Clone(nodes.Items), maps.Clone(known)
 		worsen(&changed[i], entries)
-		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, changed[i].name), soaked(changed, entries, now, c.options)})
+		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, changed[i].Name), soaked(changed, entries, now, c.options)})
 	}
-	chosen := func(n node) bool { return c.options.Selector.Matches(labels.Set(n.labels)) }
-	if i := slices.IndexFunc(nodes.items, chosen); i >= 0 {
-		mutate("node %s became Ready just now", i, func(n *node, _ map[string]entry) { n.since, n.heartbeat = now, now })
-		mutate("node %s without a Ready condition", i, func(n *node, _ map[string]entry) { n.ready = "" })
+	chosen := func(n cluster.Node) bool { return c.options.Selector.Matches(n.Labels) }
+	if i := slices.IndexFunc(nodes.Items, chosen); i >= 0 {
+		mutate("node %s became Ready just now", i, func(n *cluster.Node, _ map[string]cluster.Entry) { n.Since, n.Heartbeat = now, now })
+		mutate("node %s without a Ready condition", i, func(n *cluster.Node, _ map[string]cluster.Entry) { n.Ready = "" })
 	}
-	if i := slices.IndexFunc(nodes.items, func(n node) bool {
-		return chosen(n) && c.options.GateSelector.Matches(labels.Set(n.labels)) && known[n.name].BootID != ""
+	if i := slices.IndexFunc(nodes.Items, func(n cluster.Node) bool {
+		return chosen(n) && c.options.GateSelector.Matches(n.Labels) && known[n.Name].BootID != ""
 	}); i >= 0 {
-		mutate("node %s booted just now, and its gate came back", i, func(n *node, records map[string]entry) {
-			e := records[n.name]
+		mutate("node %s booted just now, and its gate came back", i, func(n *cluster.Node, records map[string]cluster.Entry) {
+			e := records[n.Name]
 			e.PreviousBootID, e.BootedAt = e.BootID, now
-			records[n.name] = e
+			records[n.Name] = e
 		})
-		mutate("node %s booted, and its gate did not come back", i, func(n *node, _ map[string]entry) { n.bootID = "another" })
-		mutate("node %s without a record", i, func(n *node, records map[string]entry) { delete(records, n.name) })
+		mutate("node %s booted, and its gate did not come back", i, func(n *cluster.Node, _ map[string]cluster.Entry) { n.BootID = "another" })
+		mutate("node %s without a record", i, func(n *cluster.Node, records map[string]cluster.Entry) { delete(records, n.Name) })
 	}
 	return v, nil
 }
 
-// SoakOf returns how long the check wants it to be quiet after a reboot; 0 for
-// one of another type.
-func SoakOf(check gate.Check) time.Duration {
-	switch c := check.(type) {
-	case readySoak:
-		return time.Duration(c.options.Duration)
-	case onNodes:
-		return SoakOf(c.inner)
-	case onNodesWatched:
-		return SoakOf(c.inner)
-	}
-	return 0
-}
+// Soak is the configured duration.
+func (c readySoak) Soak() time.Duration { return time.Duration(c.options.Duration) }
 
 func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
@@ -159,10 +164,10 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-func byNode(entries []entry) map[string]entry {
-	m := make(map[string]entry, len(entries))
+func byNode(entries []cluster.Entry) map[string]cluster.Entry {
+	m := make(map[string]cluster.Entry, len(entries))
 	for _, e := range entries {
-		m[e.node] = e
+		m[e.Node] = e
 	}
 	return m
 }
@@ -181,7 +186,7 @@ type event struct {
 // soaked is the pure part: now is the API server's time. What it cannot know it
 // names: a node without a record, or with that of another boot, has rebooted
 // without its gate coming back, and nobody can say when.
-func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOptions) gate.Result {
+func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Time, o ReadySoakOptions) gate.Result {
 	var last event
 	happened := func(at time.Time, format string, args ...any) {
 		ahead := at.After(now)
@@ -195,7 +200,7 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 	}
 	var unsure names
 	reason := ""
-	wonder := func(why, who string) {
+	undecided := func(why, who string) {
 		if reason == "" {
 			reason = why
 		}
@@ -204,30 +209,30 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 	selected := 0
 	exists := map[string]bool{}
 	for _, n := range nodes {
-		exists[n.name] = true
-		if !o.Selector.Matches(labels.Set(n.labels)) {
+		exists[n.Name] = true
+		if !o.Selector.Matches(n.Labels) {
 			continue
 		}
 		selected++
-		record, recorded := records[n.name]
+		record, recorded := records[n.Name]
 		// A boot before the Node object was made, and no other boot recorded
 		// under that name: the node was not a member when it booted.
-		gated := o.GateSelector.Matches(labels.Set(n.labels))
-		joined := o.IgnoreJoined && (!recorded && (!gated || now.Sub(n.created) < joinWindow) ||
-			recorded && record.err == nil && record.PreviousBootID == "" && !record.BootedAt.After(n.created))
+		gated := o.GateSelector.Matches(n.Labels)
+		joined := o.IgnoreJoined && (!recorded && (!gated || now.Sub(n.Created) < joinWindow) ||
+			recorded && record.Err == nil && record.PreviousBootID == "" && !record.BootedAt.After(n.Created))
 
-		since, behind := n.since, ""
-		if lag := now.Sub(n.heartbeat); n.isReady() && lag > heartbeatLag {
+		since, behind := n.Since, ""
+		if lag := now.Sub(n.Heartbeat); n.IsReady() && lag > heartbeatLag {
 			// A kubelet whose clock is behind dates all its times back.
 			since, behind = since.Add(lag), fmt.Sprintf(", whose clock is behind or whose last status is old (%s),", lag.Round(time.Second))
 		}
-		fresh := since.Sub(n.created)
+		fresh := since.Sub(n.Created)
 		switch {
-		case n.ready == "" || n.since.IsZero():
-			wonder("NoReadyCondition", n.name+" (no Ready condition)")
+		case n.Ready == "" || n.Since.IsZero():
+			undecided("NoReadyCondition", n.Name+" (no Ready condition)")
 		case joined && fresh > -joinSkew && fresh < joinWindow:
 		default:
-			happened(since, "node %s%s became Ready=%s", n.name, behind, n.ready)
+			happened(since, "node %s%s became Ready=%s", n.Name, behind, n.Ready)
 		}
 		if !gated {
 			continue
@@ -235,15 +240,15 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 		switch {
 		case !recorded && joined:
 		case !recorded:
-			wonder("NoRecord", n.name+" (no record: its gate never ran; start it, or exclude the node with gateSelector)")
-		case record.err != nil:
-			wonder("BadRecord", n.name+" ("+record.err.Error()+")")
-		case n.bootID == "":
-			wonder("NoBootID", n.name+" (its Node status has no bootID)")
-		case record.BootID != n.bootID:
-			wonder("RebootNotRecorded", n.name+" (rebooted, and its gate has not come back)")
+			undecided("NoRecord", n.Name+" (no record: its gate never ran; start it, or exclude the node with gateSelector)")
+		case record.Err != nil:
+			undecided("BadRecord", n.Name+" ("+record.Err.Error()+")")
+		case n.BootID == "":
+			undecided("NoBootID", n.Name+" (its Node status has no bootID)")
+		case record.BootID != n.BootID:
+			undecided("RebootNotRecorded", n.Name+" (rebooted, and its gate has not come back)")
 		case !joined:
-			happened(record.BootedAt, "node %s booted", n.name)
+			happened(record.BootedAt, "node %s booted", n.Name)
 		}
 	}
 	// A deleted node does not take the trace of its last recorded boot with it,
@@ -252,10 +257,10 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 		record := records[name]
 		switch {
 		case exists[name]:
-		case record.err != nil:
-			wonder("BadRecord", name+", which is gone ("+record.err.Error()+")")
+		case record.Err != nil:
+			undecided("BadRecord", name+", which is gone ("+record.Err.Error()+")")
 		case record.State == gate.Open.String():
-			wonder("GoneWhileOpen", name+" (its Node object went away while its gate was open; find out why, then delete the record)")
+			undecided("GoneWhileOpen", name+" (its Node object went away while its gate was open; find out why, then delete the record)")
 		case !o.IgnoreJoined || record.PreviousBootID != "":
 			happened(record.BootedAt, "node %s, which is gone, booted", name)
 		}
@@ -263,18 +268,18 @@ func soaked(nodes []node, records map[string]entry, now time.Time, o ReadySoakOp
 	left := time.Duration(o.Duration) - now.Sub(last.at)
 	switch {
 	case selected == 0:
-		return gate.Failed("NoNodes", "no node matches the selector %q, of %d nodes", o.Selector, len(nodes))
+		return gate.Failed("NoNodes", "%s", noneOf(o.Selector, len(nodes)))
 	case len(unsure) > 0:
-		return gate.Undecided(reason, "of %d nodes, it is not known when these last rebooted: %s", selected, unsure)
+		return gate.Undecided(reason, "cannot tell when %d of %s last rebooted: %s", len(unsure), gate.Count(selected, "node"), unsure)
 	case left > 0 && last.ahead:
 		// No end is announced: it would move with the clock.
 		return gate.Failed("Soaking", "%s", last.what)
 	case left > 0:
-		r := gate.Failed("Soaking", "%s %s ago; quiet for %s at %s", last.what, now.Sub(last.at).Round(time.Second), o.Duration, last.at.Add(time.Duration(o.Duration)).UTC().Format(time.RFC3339))
+		r := gate.Failed("Soaking", "%s %s ago; the soak of %s ends at %s", last.what, now.Sub(last.at).Round(time.Second), o.Duration, last.at.Add(time.Duration(o.Duration)).UTC().Format(time.RFC3339))
 		r.RetryAfter = left
 		return r
 	case last.at.IsZero():
-		return gate.Passed("Soaked", "no reboot and no change of readiness counts among %d nodes", selected)
+		return gate.Passed("Soaked", "no reboot and no change of readiness counts among %s", gate.Count(selected, "node"))
 	}
-	return gate.Passed("Soaked", "quiet for %s: the last was that %s", now.Sub(last.at).Round(time.Second), last.what)
+	return gate.Passed("Soaked", "quiet for %s, since %s", now.Sub(last.at).Round(time.Second), last.what)
 }

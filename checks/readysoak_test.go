@@ -10,21 +10,20 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 )
 
 const day = 24 * time.Hour
 
 // old is a node that has been a member, Ready and booted for a long time.
-func old(name string, change ...func(*node)) node {
-	n := node{
-		name: name, labels: map[string]string{"name": name}, bootID: "boot-of-" + name,
-		ready: corev1.ConditionTrue, created: now.Add(-100 * day), since: now.Add(-50 * day), heartbeat: now.Add(-time.Minute),
+func old(name string, change ...func(*cluster.Node)) cluster.Node {
+	n := cluster.Node{
+		Name: name, Labels: map[string]string{"name": name}, BootID: "boot-of-" + name,
+		Ready: corev1.ConditionTrue, Created: now.Add(-100 * day), Since: now.Add(-50 * day), Heartbeat: now.Add(-time.Minute),
 	}
 	for _, c := range change {
 		c(&n)
@@ -33,31 +32,37 @@ func old(name string, change ...func(*node)) node {
 }
 
 // recorded is the record of a node that booted so long ago.
-func recorded(name string, ago time.Duration, change ...func(*entry)) entry {
-	e := entry{node: name, Record: record.Record{Node: name, BootID: "boot-of-" + name, PreviousBootID: "earlier", BootedAt: now.Add(-ago)}}
+func recorded(name string, ago time.Duration, change ...func(*cluster.Entry)) cluster.Entry {
+	e := cluster.Entry{Node: name, Record: record.Record{Node: name, BootID: "boot-of-" + name, PreviousBootID: "earlier", BootedAt: now.Add(-ago)}}
 	for _, c := range change {
 		c(&e)
 	}
 	return e
 }
 
-func first(e *entry) { e.PreviousBootID = "" }
+func first(e *cluster.Entry) { e.PreviousBootID = "" }
 
-func readyFor(d time.Duration) func(*node) { return func(n *node) { n.since = now.Add(-d) } }
+func readyFor(d time.Duration) func(*cluster.Node) {
+	return func(n *cluster.Node) { n.Since = now.Add(-d) }
+}
 
-func createdAgo(d time.Duration) func(*node) { return func(n *node) { n.created = now.Add(-d) } }
+func createdAgo(d time.Duration) func(*cluster.Node) {
+	return func(n *cluster.Node) { n.Created = now.Add(-d) }
+}
 
-func opened(e *entry) { e.State = "Open" }
+func opened(e *cluster.Entry) { e.State = "Open" }
 
-func malformed(e *entry) { e.err = errors.New("record sentinel-gate/x: broken") }
+func malformed(e *cluster.Entry) { e.Err = errors.New("record sentinel-gate/x: broken") }
 
 func TestSoaked(t *testing.T) {
-	lost := func(n *node) { n.ready = corev1.ConditionUnknown }
-	down := func(n *node) { n.ready = corev1.ConditionFalse }
-	heartbeat := func(ago time.Duration) func(*node) { return func(n *node) { n.heartbeat = now.Add(-ago) } }
-	without := func(n *node) { n.ready, n.since = "", time.Time{} }
-	otherBoot := func(n *node) { n.bootID = "new" }
-	noBootID := func(n *node) { n.bootID = "" }
+	lost := func(n *cluster.Node) { n.Ready = corev1.ConditionUnknown }
+	down := func(n *cluster.Node) { n.Ready = corev1.ConditionFalse }
+	heartbeat := func(ago time.Duration) func(*cluster.Node) {
+		return func(n *cluster.Node) { n.Heartbeat = now.Add(-ago) }
+	}
+	without := func(n *cluster.Node) { n.Ready, n.Since = "", time.Time{} }
+	otherBoot := func(n *cluster.Node) { n.BootID = "new" }
+	noBootID := func(n *cluster.Node) { n.BootID = "" }
 	full := ReadySoakOptions{Duration: model.Duration(day)}
 	with := func(change func(*ReadySoakOptions)) ReadySoakOptions {
 		o := full
@@ -70,164 +75,164 @@ func TestSoaked(t *testing.T) {
 
 	for _, c := range []struct {
 		name    string
-		nodes   []node
-		records []entry
+		nodes   []cluster.Node
+		records []cluster.Entry
 		options ReadySoakOptions
 		want    wanted
 		retry   time.Duration
 	}{
 		{
-			"quiet", []node{a}, []entry{aRecord}, full,
-			wanted{gate.Pass, "Soaked", "quiet for 960h0m0s: the last was that node a booted"}, 0,
+			"quiet", []cluster.Node{a}, []cluster.Entry{aRecord}, full,
+			wanted{gate.Pass, "Soaked", "quiet for 960h0m0s, since node a booted"}, 0,
 		},
-		{"TestF02NoNodes", nil, []entry{aRecord}, full, wanted{gate.Fail, "NoNodes", `no node matches the selector "", of 0 nodes`}, 0},
+		{"TestF02NoNodes", nil, []cluster.Entry{aRecord}, full, wanted{gate.Fail, "NoNodes", `no node matches the selector "", of 0 nodes`}, 0},
 		{
-			"TestF02NoneSelected", []node{a}, []entry{aRecord}, with(func(o *ReadySoakOptions) { o.Selector = selector(t, "pool=gone") }),
-			wanted{gate.Fail, "NoNodes", `no node matches the selector "pool=gone", of 1 nodes`}, 0,
+			"TestF02NoneSelected", []cluster.Node{a}, []cluster.Entry{aRecord}, with(func(o *ReadySoakOptions) { o.Selector = selector(t, "pool=gone") }),
+			wanted{gate.Fail, "NoNodes", `no node matches the selector "pool=gone", of 1 node`}, 0,
 		},
 
 		// The length of the soak.
 		{
-			"booted a second less than a day ago", []node{a, old("b")}, []entry{aRecord, recorded("b", day-time.Second)}, full,
-			wanted{gate.Fail, "Soaking", "node b booted 23h59m59s ago; quiet for 1d at 2026-03-14T12:00:01Z"}, time.Second,
+			"booted a second less than a day ago", []cluster.Node{a, old("b")}, []cluster.Entry{aRecord, recorded("b", day-time.Second)}, full,
+			wanted{gate.Fail, "Soaking", "node b booted 23h59m59s ago; the soak of 1d ends at 2026-03-14T12:00:01Z"}, time.Second,
 		},
 		{
-			"booted a day ago", []node{a, old("b")}, []entry{aRecord, recorded("b", day)}, full,
-			wanted{gate.Pass, "Soaked", "quiet for 24h0m0s: the last was that node b booted"}, 0,
+			"booted a day ago", []cluster.Node{a, old("b")}, []cluster.Entry{aRecord, recorded("b", day)}, full,
+			wanted{gate.Pass, "Soaked", "quiet for 24h0m0s, since node b booted"}, 0,
 		},
 		{
-			"became Ready a second less than a day ago", []node{a, old("b", readyFor(day-time.Second))}, []entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Fail, "Soaking", "node b became Ready=True 23h59m59s ago; quiet for 1d at 2026-03-14T12:00:01Z"}, time.Second,
+			"became Ready a second less than a day ago", []cluster.Node{a, old("b", readyFor(day-time.Second))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 23h59m59s ago; the soak of 1d ends at 2026-03-14T12:00:01Z"}, time.Second,
 		},
-		{"became Ready a day ago", []node{a, old("b", readyFor(day))}, []entry{aRecord, recorded("b", 40*day)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
+		{"became Ready a day ago", []cluster.Node{a, old("b", readyFor(day))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
 		{
-			"ceased to be Ready", []node{a, old("b", down, readyFor(time.Hour))}, []entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Fail, "Soaking", "node b became Ready=False 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
+			"ceased to be Ready", []cluster.Node{a, old("b", down, readyFor(time.Hour))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Fail, "Soaking", "node b became Ready=False 1h0m0s ago; the soak of 1d ends at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
 		},
 		{
-			"the latest of all counts", []node{old("a", readyFor(2*time.Hour)), old("b", readyFor(9*time.Hour))},
-			[]entry{recorded("a", 3*time.Hour), recorded("b", time.Hour)}, full,
-			wanted{gate.Fail, "Soaking", "node b booted 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
+			"the latest of all counts", []cluster.Node{old("a", readyFor(2*time.Hour)), old("b", readyFor(9*time.Hour))},
+			[]cluster.Entry{recorded("a", 3*time.Hour), recorded("b", time.Hour)}, full,
+			wanted{gate.Fail, "Soaking", "node b booted 1h0m0s ago; the soak of 1d ends at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
 		},
 		{
 			// All of a second's fraction is waited for.
-			"a fraction is left", []node{a, old("b", readyFor(day-time.Millisecond))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			"a fraction is left", []cluster.Node{a, old("b", readyFor(day-time.Millisecond))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
 			wanted{gate.Fail, "Soaking", ""}, time.Millisecond,
 		},
 
 		// F32: clocks.
 		{
-			"TestF32TransitionInTheFuture", []node{a, old("b", readyFor(-3*day))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			"TestF32TransitionInTheFuture", []cluster.Node{a, old("b", readyFor(-3*day))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
 			wanted{gate.Fail, "Soaking", "node b became Ready=True, by a date in the future (2026-03-17T12:00:00Z): its clock was ahead, or the date is a mistake, and now counts"}, 0,
 		},
 		{
-			"TestF32BootInTheFuture", []node{a}, []entry{recorded("a", -time.Hour)}, full,
+			"TestF32BootInTheFuture", []cluster.Node{a}, []cluster.Entry{recorded("a", -time.Hour)}, full,
 			wanted{gate.Fail, "Soaking", "node a booted, by a date in the future (2026-03-14T13:00:00Z): its clock was ahead, or the date is a mistake, and now counts"}, 0,
 		},
 		{
-			"booted this very second", []node{a}, []entry{recorded("a", 0)}, full,
-			wanted{gate.Fail, "Soaking", "node a booted 0s ago; quiet for 1d at 2026-03-15T12:00:00Z"}, day,
+			"booted this very second", []cluster.Node{a}, []cluster.Entry{recorded("a", 0)}, full,
+			wanted{gate.Fail, "Soaking", "node a booted 0s ago; the soak of 1d ends at 2026-03-15T12:00:00Z"}, day,
 		},
 		{
 			// Ready since 30 hours by a clock that is 20 behind: since 10 hours.
-			"TestF32KubeletClockBehind", []node{a, old("b", readyFor(30*time.Hour), heartbeat(20*time.Hour))}, []entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Fail, "Soaking", "node b, whose clock is behind or whose last status is old (20h0m0s), became Ready=True 10h0m0s ago; quiet for 1d at 2026-03-15T02:00:00Z"}, 14 * time.Hour,
+			"TestF32KubeletClockBehind", []cluster.Node{a, old("b", readyFor(30*time.Hour), heartbeat(20*time.Hour))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Fail, "Soaking", "node b, whose clock is behind or whose last status is old (20h0m0s), became Ready=True 10h0m0s ago; the soak of 1d ends at 2026-03-15T02:00:00Z"}, 14 * time.Hour,
 		},
 		{
-			"TestF32HeartbeatJustOld", []node{a, old("b", readyFor(day), heartbeat(10*time.Minute+time.Second))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			"TestF32HeartbeatJustOld", []cluster.Node{a, old("b", readyFor(day), heartbeat(10*time.Minute+time.Second))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
 			wanted{gate.Fail, "Soaking", ""}, 10*time.Minute + time.Second,
 		},
 		{
-			"a heartbeat that is not too old", []node{a, old("b", readyFor(day), heartbeat(10*time.Minute))}, []entry{aRecord, recorded("b", 40*day)}, full,
+			"a heartbeat that is not too old", []cluster.Node{a, old("b", readyFor(day), heartbeat(10*time.Minute))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
 			wanted{gate.Pass, "Soaked", ""}, 0,
 		},
 		{
-			"TestF32NoHeartbeat", []node{a, old("b", func(n *node) { n.heartbeat = time.Time{} })}, []entry{aRecord, recorded("b", 40*day)}, full,
+			"TestF32NoHeartbeat", []cluster.Node{a, old("b", func(n *cluster.Node) { n.Heartbeat = time.Time{} })}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
 			wanted{gate.Fail, "Soaking", ""}, 0,
 		},
 		{
 			// nodesReady with maxNotReady lets a node be away for good. Its last
 			// heartbeat is then no sign of a clock that is behind.
-			"dead for long", []node{a, old("b", lost, readyFor(20*day), heartbeat(20*day+time.Minute))}, []entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Pass, "Soaked", "quiet for 480h0m0s: the last was that node b became Ready=Unknown"}, 0,
+			"dead for long", []cluster.Node{a, old("b", lost, readyFor(20*day), heartbeat(20*day+time.Minute))}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Pass, "Soaked", "quiet for 480h0m0s, since node b became Ready=Unknown"}, 0,
 		},
 
 		// F05, F37: what is not known.
 		{
-			"TestF05NoReadyCondition", []node{a, old("b", without)}, []entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Unknown, "NoReadyCondition", "of 2 nodes, it is not known when these last rebooted: b (no Ready condition)"}, 0,
+			"TestF05NoReadyCondition", []cluster.Node{a, old("b", without)}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Unknown, "NoReadyCondition", "cannot tell when 1 of 2 nodes last rebooted: b (no Ready condition)"}, 0,
 		},
 		{
-			"TestF05NoTransitionTime", []node{a, old("b", func(n *node) { n.since = time.Time{} })}, []entry{aRecord, recorded("b", 40*day)}, full,
+			"TestF05NoTransitionTime", []cluster.Node{a, old("b", func(n *cluster.Node) { n.Since = time.Time{} })}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
 			wanted{gate.Unknown, "NoReadyCondition", ""}, 0,
 		},
 		{
-			"TestF37NoRecord", []node{a, old("b")}, []entry{aRecord}, full,
-			wanted{gate.Unknown, "NoRecord", "of 2 nodes, it is not known when these last rebooted: b (no record: its gate never ran; start it, or exclude the node with gateSelector)"}, 0,
+			"TestF37NoRecord", []cluster.Node{a, old("b")}, []cluster.Entry{aRecord}, full,
+			wanted{gate.Unknown, "NoRecord", "cannot tell when 1 of 2 nodes last rebooted: b (no record: its gate never ran; start it, or exclude the node with gateSelector)"}, 0,
 		},
 		{
-			"TestF37BadRecord", []node{a, old("b")}, []entry{aRecord, recorded("b", 40*day, malformed)}, full,
-			wanted{gate.Unknown, "BadRecord", "of 2 nodes, it is not known when these last rebooted: b (record sentinel-gate/x: broken)"}, 0,
+			"TestF37BadRecord", []cluster.Node{a, old("b")}, []cluster.Entry{aRecord, recorded("b", 40*day, malformed)}, full,
+			wanted{gate.Unknown, "BadRecord", "cannot tell when 1 of 2 nodes last rebooted: b (record sentinel-gate/x: broken)"}, 0,
 		},
 		{
-			"TestF37NoBootID", []node{a, old("b", noBootID)}, []entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Unknown, "NoBootID", "of 2 nodes, it is not known when these last rebooted: b (its Node status has no bootID)"}, 0,
+			"TestF37NoBootID", []cluster.Node{a, old("b", noBootID)}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Unknown, "NoBootID", "cannot tell when 1 of 2 nodes last rebooted: b (its Node status has no bootID)"}, 0,
 		},
 		{
 			// Two that are both empty are not the same boot.
-			"TestF37NoBootIDAnywhere", []node{a, old("b", noBootID)}, []entry{aRecord, recorded("b", 40*day, func(e *entry) { e.BootID = "" })}, full,
+			"TestF37NoBootIDAnywhere", []cluster.Node{a, old("b", noBootID)}, []cluster.Entry{aRecord, recorded("b", 40*day, func(e *cluster.Entry) { e.BootID = "" })}, full,
 			wanted{gate.Unknown, "NoBootID", ""}, 0,
 		},
 		{
-			"TestF37RebootNotRecorded", []node{a, old("b", otherBoot)}, []entry{aRecord, recorded("b", 40*day)}, full,
-			wanted{gate.Unknown, "RebootNotRecorded", "of 2 nodes, it is not known when these last rebooted: b (rebooted, and its gate has not come back)"}, 0,
+			"TestF37RebootNotRecorded", []cluster.Node{a, old("b", otherBoot)}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
+			wanted{gate.Unknown, "RebootNotRecorded", "cannot tell when 1 of 2 nodes last rebooted: b (rebooted, and its gate has not come back)"}, 0,
 		},
 		{
 			// It cannot be told when the soak is over, so no time is announced.
-			"what is not known comes before a soak", []node{old("a", readyFor(time.Hour)), old("b", otherBoot)}, []entry{aRecord, recorded("b", 40*day)}, full,
+			"what is not known comes before a soak", []cluster.Node{old("a", readyFor(time.Hour)), old("b", otherBoot)}, []cluster.Entry{aRecord, recorded("b", 40*day)}, full,
 			wanted{gate.Unknown, "RebootNotRecorded", ""}, 0,
 		},
 		{
-			"the first one's reason, and all the names", []node{old("c", otherBoot), old("b", noBootID), a}, []entry{recorded("c", 40*day), recorded("b", 40*day)}, full,
-			wanted{gate.Unknown, "RebootNotRecorded", "of 3 nodes, it is not known when these last rebooted: a (no record: its gate never ran; start it, or exclude the node with gateSelector), b (its Node status has no bootID), c (rebooted, and its gate has not come back)"}, 0,
+			"the first one's reason, and all the names", []cluster.Node{old("c", otherBoot), old("b", noBootID), a}, []cluster.Entry{recorded("c", 40*day), recorded("b", 40*day)}, full,
+			wanted{gate.Unknown, "RebootNotRecorded", "cannot tell when 3 of 3 nodes last rebooted: a (no record: its gate never ran; start it, or exclude the node with gateSelector), b (its Node status has no bootID), c (rebooted, and its gate has not come back)"}, 0,
 		},
 
 		// Who counts.
-		{"not selected", []node{a, old("b", otherBoot, readyFor(0))}, []entry{aRecord}, notB, wanted{gate.Pass, "Soaked", ""}, 0},
-		{"not selected, and its boot", []node{a, old("b")}, []entry{aRecord, recorded("b", 0)}, notB, wanted{gate.Pass, "Soaked", ""}, 0},
-		{"without a gate by design", []node{a, old("b", noBootID)}, []entry{aRecord}, noGateOnB, wanted{gate.Pass, "Soaked", ""}, 0},
-		{"without a gate, a record of old", []node{a, old("b", otherBoot)}, []entry{aRecord, recorded("b", 0, malformed)}, noGateOnB, wanted{gate.Pass, "Soaked", ""}, 0},
+		{"not selected", []cluster.Node{a, old("b", otherBoot, readyFor(0))}, []cluster.Entry{aRecord}, notB, wanted{gate.Pass, "Soaked", ""}, 0},
+		{"not selected, and its boot", []cluster.Node{a, old("b")}, []cluster.Entry{aRecord, recorded("b", 0)}, notB, wanted{gate.Pass, "Soaked", ""}, 0},
+		{"without a gate by design", []cluster.Node{a, old("b", noBootID)}, []cluster.Entry{aRecord}, noGateOnB, wanted{gate.Pass, "Soaked", ""}, 0},
+		{"without a gate, a record of old", []cluster.Node{a, old("b", otherBoot)}, []cluster.Entry{aRecord, recorded("b", 0, malformed)}, noGateOnB, wanted{gate.Pass, "Soaked", ""}, 0},
 		{
-			"without a gate, its readiness counts", []node{a, old("b", readyFor(time.Hour))}, []entry{aRecord}, noGateOnB,
+			"without a gate, its readiness counts", []cluster.Node{a, old("b", readyFor(time.Hour))}, []cluster.Entry{aRecord}, noGateOnB,
 			wanted{gate.Fail, "Soaking", ""}, 23 * time.Hour,
 		},
 		{
-			"nobody has a gate", []node{a}, nil, with(func(o *ReadySoakOptions) { o.GateSelector = selector(t, "name=nobody") }),
-			wanted{gate.Pass, "Soaked", "quiet for 1200h0m0s: the last was that node a became Ready=True"}, 0,
+			"nobody has a gate", []cluster.Node{a}, nil, with(func(o *ReadySoakOptions) { o.GateSelector = selector(t, "name=nobody") }),
+			wanted{gate.Pass, "Soaked", "quiet for 1200h0m0s, since node a became Ready=True"}, 0,
 		},
 
 		// F15: the record of a node that is gone.
 		{
-			"TestF15DeletedNode", []node{a}, []entry{aRecord, recorded("gone", time.Hour)}, full,
-			wanted{gate.Fail, "Soaking", "node gone, which is gone, booted 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
+			"TestF15DeletedNode", []cluster.Node{a}, []cluster.Entry{aRecord, recorded("gone", time.Hour)}, full,
+			wanted{gate.Fail, "Soaking", "node gone, which is gone, booted 1h0m0s ago; the soak of 1d ends at 2026-03-15T11:00:00Z"}, 23 * time.Hour,
 		},
 		{
 			// Its labels went with it, so nobody can say that it was not selected.
-			"TestF15DeletedNodeWithASelector", []node{a}, []entry{aRecord, recorded("b", time.Hour)}, notB,
+			"TestF15DeletedNodeWithASelector", []cluster.Node{a}, []cluster.Entry{aRecord, recorded("b", time.Hour)}, notB,
 			wanted{gate.Fail, "Soaking", ""}, 23 * time.Hour,
 		},
-		{"deleted long ago", []node{a}, []entry{aRecord, recorded("gone", 2*day)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
+		{"deleted long ago", []cluster.Node{a}, []cluster.Entry{aRecord, recorded("gone", 2*day)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
 		{
 			// It may tell of a boot a minute ago; nobody can read it.
-			"TestF15MalformedRecordOfADeletedNode", []node{a}, []entry{aRecord, recorded("gone", 0, malformed)}, full,
-			wanted{gate.Unknown, "BadRecord", "of 1 nodes, it is not known when these last rebooted: gone, which is gone (record sentinel-gate/x: broken)"}, 0,
+			"TestF15MalformedRecordOfADeletedNode", []cluster.Node{a}, []cluster.Entry{aRecord, recorded("gone", 0, malformed)}, full,
+			wanted{gate.Unknown, "BadRecord", "cannot tell when 1 of 1 node last rebooted: gone, which is gone (record sentinel-gate/x: broken)"}, 0,
 		},
 		{
 			// kured may have acted on what it saw, and the node has not come back.
-			"TestF15DeletedWhileItsGateWasOpen", []node{a}, []entry{aRecord, recorded("gone", 40*day, opened)}, full,
-			wanted{gate.Unknown, "GoneWhileOpen", "of 1 nodes, it is not known when these last rebooted: gone (its Node object went away while its gate was open; find out why, then delete the record)"}, 0,
+			"TestF15DeletedWhileItsGateWasOpen", []cluster.Node{a}, []cluster.Entry{aRecord, recorded("gone", 40*day, opened)}, full,
+			wanted{gate.Unknown, "GoneWhileOpen", "cannot tell when 1 of 1 node last rebooted: gone (its Node object went away while its gate was open; find out why, then delete the record)"}, 0,
 		},
-		{"a node whose gate is open, and that is there", []node{a}, []entry{recorded("a", 40*day, opened)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
+		{"a node whose gate is open, and that is there", []cluster.Node{a}, []cluster.Entry{recorded("a", 40*day, opened)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := soaked(c.nodes, byNode(c.records), now, c.options)
@@ -242,13 +247,13 @@ func TestSoaked(t *testing.T) {
 // The first reason of several is given, and it is the same each time: one that
 // changed from evaluation to evaluation would fill the log.
 func TestReasonIsStable(t *testing.T) {
-	records := []entry{recorded("a", 40*day)}
+	records := []cluster.Entry{recorded("a", 40*day)}
 	for i := range 4 {
 		records = append(records, recorded(fmt.Sprintf("gone-%d", i), 40*day, malformed), recorded(fmt.Sprintf("open-%d", i), 40*day, opened))
 	}
-	first := soaked([]node{old("a")}, byNode(records), now, readySoakDefaults())
+	first := soaked([]cluster.Node{old("a")}, byNode(records), now, readySoakDefaults())
 	for range 100 {
-		if again := soaked([]node{old("a")}, byNode(records), now, readySoakDefaults()); again != first {
+		if again := soaked([]cluster.Node{old("a")}, byNode(records), now, readySoakDefaults()); again != first {
 			t.Fatalf("the same cluster is\n%s: %s\nand\n%s: %s", first.Reason, first.Message, again.Reason, again.Message)
 		}
 	}
@@ -261,97 +266,97 @@ func TestF14Joined(t *testing.T) {
 	const joinedAgo = 5 * time.Hour
 	for _, c := range []struct {
 		name     string
-		node     func(*node)
-		record   func(*entry) // nil: there is none
-		strict   wanted       // with ignoreJoined: false
-		tolerant wanted       // with ignoreJoined: true
+		node     func(*cluster.Node)
+		record   func(*cluster.Entry) // nil: there is none
+		strict   wanted               // with ignoreJoined: false
+		tolerant wanted               // with ignoreJoined: true
 	}{
 		{
-			"joined", func(*node) {}, func(*entry) {},
-			wanted{gate.Fail, "Soaking", "node b became Ready=True 5h0m0s ago; quiet for 1d at 2026-03-15T07:00:00Z"},
-			wanted{gate.Pass, "Soaked", "quiet for 960h0m0s: the last was that node a booted"},
+			"joined", func(*cluster.Node) {}, func(*cluster.Entry) {},
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 5h0m0s ago; the soak of 1d ends at 2026-03-15T07:00:00Z"},
+			wanted{gate.Pass, "Soaked", "quiet for 960h0m0s, since node a booted"},
 		},
 		{
-			"booted in the second in which it joined", func(*node) {}, func(e *entry) { e.BootedAt = now.Add(-joinedAgo) },
+			"booted in the second in which it joined", func(*cluster.Node) {}, func(e *cluster.Entry) { e.BootedAt = now.Add(-joinedAgo) },
 			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Pass, "Soaked", ""},
 		},
 		{
-			"rebooted after it had joined", func(*node) {},
-			func(e *entry) { e.PreviousBootID, e.BootedAt = "earlier", now.Add(-4*time.Hour) },
-			wanted{gate.Fail, "Soaking", "node b booted 4h0m0s ago; quiet for 1d at 2026-03-15T08:00:00Z"},
-			wanted{gate.Fail, "Soaking", "node b booted 4h0m0s ago; quiet for 1d at 2026-03-15T08:00:00Z"},
+			"rebooted after it had joined", func(*cluster.Node) {},
+			func(e *cluster.Entry) { e.PreviousBootID, e.BootedAt = "earlier", now.Add(-4*time.Hour) },
+			wanted{gate.Fail, "Soaking", "node b booted 4h0m0s ago; the soak of 1d ends at 2026-03-15T08:00:00Z"},
+			wanted{gate.Fail, "Soaking", "node b booted 4h0m0s ago; the soak of 1d ends at 2026-03-15T08:00:00Z"},
 		},
 		{
 			// Nothing earlier was recorded, yet it was a member when it booted.
-			"rebooted before its first record", func(*node) {}, func(e *entry) { e.BootedAt = now.Add(-joinedAgo + time.Second) },
-			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Fail, "Soaking", "node b booted 4h59m59s ago; quiet for 1d at 2026-03-15T07:00:01Z"},
+			"rebooted before its first record", func(*cluster.Node) {}, func(e *cluster.Entry) { e.BootedAt = now.Add(-joinedAgo + time.Second) },
+			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Fail, "Soaking", "node b booted 4h59m59s ago; the soak of 1d ends at 2026-03-15T07:00:01Z"},
 		},
 		{
 			// A machine installed anew under its old name.
-			"its name has a past", func(*node) {}, func(e *entry) { e.PreviousBootID = "earlier" },
-			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Fail, "Soaking", "node b became Ready=True 5h0m0s ago; quiet for 1d at 2026-03-15T07:00:00Z"},
+			"its name has a past", func(*cluster.Node) {}, func(e *cluster.Entry) { e.PreviousBootID = "earlier" },
+			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Fail, "Soaking", "node b became Ready=True 5h0m0s ago; the soak of 1d ends at 2026-03-15T07:00:00Z"},
 		},
 		{
-			"joined, and rebooted without its gate", func(n *node) { n.bootID = "new" }, func(*entry) {},
+			"joined, and rebooted without its gate", func(n *cluster.Node) { n.BootID = "new" }, func(*cluster.Entry) {},
 			wanted{gate.Unknown, "RebootNotRecorded", ""}, wanted{gate.Unknown, "RebootNotRecorded", ""},
 		},
 		{
-			"joined, and its record is malformed", func(*node) {}, malformed,
+			"joined, and its record is malformed", func(*cluster.Node) {}, malformed,
 			wanted{gate.Unknown, "BadRecord", ""}, wanted{gate.Unknown, "BadRecord", ""},
 		},
 		{
-			"joined, and no boot id in its status", func(n *node) { n.bootID = "" }, func(*entry) {},
+			"joined, and no boot id in its status", func(n *cluster.Node) { n.BootID = "" }, func(*cluster.Entry) {},
 			wanted{gate.Unknown, "NoBootID", ""}, wanted{gate.Unknown, "NoBootID", ""},
 		},
 		{
-			"joined, and not Ready yet", func(n *node) { n.ready = "" }, func(*entry) {},
+			"joined, and not Ready yet", func(n *cluster.Node) { n.Ready = "" }, func(*cluster.Entry) {},
 			wanted{gate.Unknown, "NoReadyCondition", ""}, wanted{gate.Unknown, "NoReadyCondition", ""},
 		},
 		{
-			"flapped within its first 15 minutes", readyFor(joinedAgo - 15*time.Minute + time.Second), func(*entry) {},
+			"flapped within its first 15 minutes", readyFor(joinedAgo - 15*time.Minute + time.Second), func(*cluster.Entry) {},
 			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Pass, "Soaked", ""},
 		},
 		{
 			// Dated a little before it was a member, by a clock a little behind.
-			"became Ready 59 seconds too early", readyFor(joinedAgo + time.Minute - time.Second), func(*entry) {},
+			"became Ready 59 seconds too early", readyFor(joinedAgo + time.Minute - time.Second), func(*cluster.Entry) {},
 			wanted{gate.Fail, "Soaking", ""}, wanted{gate.Pass, "Soaked", ""},
 		},
 		{
 			// With a clock so far behind, this may be a flap of an hour ago.
-			"TestF32JoinedWithItsClockBehind", readyFor(joinedAgo + time.Minute), func(*entry) {},
+			"TestF32JoinedWithItsClockBehind", readyFor(joinedAgo + time.Minute), func(*cluster.Entry) {},
 			wanted{gate.Fail, "Soaking", ""},
-			wanted{gate.Fail, "Soaking", "node b became Ready=True 5h1m0s ago; quiet for 1d at 2026-03-15T06:59:00Z"},
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 5h1m0s ago; the soak of 1d ends at 2026-03-15T06:59:00Z"},
 		},
 		{
 			// Ready since it joined, by a clock that is 4 hours behind: an hour ago.
-			"TestF32JoinedAndItsStatusIsOld", func(n *node) { n.heartbeat = now.Add(-4 * time.Hour) }, func(*entry) {},
+			"TestF32JoinedAndItsStatusIsOld", func(n *cluster.Node) { n.Heartbeat = now.Add(-4 * time.Hour) }, func(*cluster.Entry) {},
 			wanted{gate.Fail, "Soaking", ""},
-			wanted{gate.Fail, "Soaking", "node b, whose clock is behind or whose last status is old (4h0m0s), became Ready=True 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"},
+			wanted{gate.Fail, "Soaking", "node b, whose clock is behind or whose last status is old (4h0m0s), became Ready=True 1h0m0s ago; the soak of 1d ends at 2026-03-15T11:00:00Z"},
 		},
 		{
-			"flapped afterwards", readyFor(joinedAgo - 15*time.Minute), func(*entry) {},
+			"flapped afterwards", readyFor(joinedAgo - 15*time.Minute), func(*cluster.Entry) {},
 			wanted{gate.Fail, "Soaking", ""},
-			wanted{gate.Fail, "Soaking", "node b became Ready=True 4h45m0s ago; quiet for 1d at 2026-03-15T07:15:00Z"},
+			wanted{gate.Fail, "Soaking", "node b became Ready=True 4h45m0s ago; the soak of 1d ends at 2026-03-15T07:15:00Z"},
 		},
 		{
-			"no record yet", func(n *node) { n.created, n.since = now.Add(-15*time.Minute+time.Second), now }, nil,
-			wanted{gate.Unknown, "NoRecord", ""}, wanted{gate.Pass, "Soaked", "quiet for 960h0m0s: the last was that node a booted"},
+			"no record yet", func(n *cluster.Node) { n.Created, n.Since = now.Add(-15*time.Minute+time.Second), now }, nil,
+			wanted{gate.Unknown, "NoRecord", ""}, wanted{gate.Pass, "Soaked", "quiet for 960h0m0s, since node a booted"},
 		},
 		{
-			"still no record", func(n *node) { n.created, n.since = now.Add(-15*time.Minute), now.Add(-14*time.Minute) }, nil,
+			"still no record", func(n *cluster.Node) { n.Created, n.Since = now.Add(-15*time.Minute), now.Add(-14*time.Minute) }, nil,
 			wanted{gate.Unknown, "NoRecord", ""}, wanted{gate.Unknown, "NoRecord", ""},
 		},
 		{
 			// The name is an old acquaintance's, whose boot was another.
-			"joined under the name of a node that is gone", func(n *node) { n.created, n.since = now, now },
-			func(e *entry) { e.BootID = "of the other" },
+			"joined under the name of a node that is gone", func(n *cluster.Node) { n.Created, n.Since = now, now },
+			func(e *cluster.Entry) { e.BootID = "of the other" },
 			wanted{gate.Unknown, "RebootNotRecorded", ""}, wanted{gate.Unknown, "RebootNotRecorded", ""},
 		},
 	} {
 		for _, ignore := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, ignoreJoined %t", c.name, ignore), func(t *testing.T) {
 				b := old("b", createdAgo(joinedAgo), readyFor(joinedAgo), c.node)
-				records := []entry{recorded("a", 40*day)}
+				records := []cluster.Entry{recorded("a", 40*day)}
 				if c.record != nil {
 					records = append(records, recorded("b", joinedAgo+10*time.Minute, first, c.record))
 				}
@@ -359,40 +364,26 @@ func TestF14Joined(t *testing.T) {
 				if ignore {
 					want = c.tolerant
 				}
-				want.compare(t, soaked([]node{old("a"), b}, byNode(records), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: ignore}))
+				want.compare(t, soaked([]cluster.Node{old("a"), b}, byNode(records), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: ignore}))
 			})
 		}
 	}
 	for name, ignored := range map[string]bool{"only one boot": true, "two boots": false} {
 		t.Run("gone, with "+name+" recorded", func(t *testing.T) {
 			gone := recorded("gone", time.Hour)
-			want := wanted{gate.Fail, "Soaking", "node gone, which is gone, booted 1h0m0s ago; quiet for 1d at 2026-03-15T11:00:00Z"}
+			want := wanted{gate.Fail, "Soaking", "node gone, which is gone, booted 1h0m0s ago; the soak of 1d ends at 2026-03-15T11:00:00Z"}
 			if ignored {
 				first(&gone)
 				want = wanted{gate.Pass, "Soaked", ""}
 			}
-			want.compare(t, soaked([]node{old("a")}, byNode([]entry{recorded("a", 40*day), gone}), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: true}))
+			want.compare(t, soaked([]cluster.Node{old("a")}, byNode([]cluster.Entry{recorded("a", 40*day), gone}), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: true}))
 		})
 	}
 	t.Run("only joined nodes", func(t *testing.T) {
 		b := old("b", createdAgo(time.Hour), readyFor(time.Hour))
-		wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 nodes"}.compare(t,
-			soaked([]node{b}, byNode([]entry{recorded("b", 2*time.Hour, first)}), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: true}))
+		wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 node"}.compare(t,
+			soaked([]cluster.Node{b}, byNode([]cluster.Entry{recorded("b", 2*time.Hour, first)}), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: true}))
 	})
-}
-
-// A record that cannot be read is kept as what it is.
-func TestNewEntry(t *testing.T) {
-	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "a", Annotations: map[string]string{
-		"sentinel-gate.io/boot-id": "id", "sentinel-gate.io/booted-at": "yesterday",
-	}}}
-	if e := newEntry(lease); e.node != "a" || e.err == nil || e.BootID != "id" {
-		t.Errorf("got %+v", e)
-	}
-	lease.Annotations["sentinel-gate.io/booted-at"] = "2026-03-14T12:00:00Z"
-	if e := newEntry(lease); e.err != nil || !e.BootedAt.Equal(now) {
-		t.Errorf("got %+v", e)
-	}
 }
 
 func TestReadySoakOptions(t *testing.T) {
@@ -432,16 +423,16 @@ func (d *dice) at() time.Time {
 	return time.Time{}
 }
 
-func (d *dice) node(name string) node {
-	return node{
-		name: name, labels: map[string]string{"selected": fmt.Sprint(d.roll(4) > 0), "gated": fmt.Sprint(d.roll(4) > 0)},
-		ready:  []corev1.ConditionStatus{corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown, ""}[d.roll(4)],
-		bootID: []string{"one", "two", ""}[d.roll(3)], created: d.at(), since: d.at(), heartbeat: d.at(),
+func (d *dice) node(name string) cluster.Node {
+	return cluster.Node{
+		Name: name, Labels: map[string]string{"selected": fmt.Sprint(d.roll(4) > 0), "gated": fmt.Sprint(d.roll(4) > 0)},
+		Ready:  []corev1.ConditionStatus{corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown, ""}[d.roll(4)],
+		BootID: []string{"one", "two", ""}[d.roll(3)], Created: d.at(), Since: d.at(), Heartbeat: d.at(),
 	}
 }
 
-func (d *dice) entry(name string) entry {
-	e := entry{node: name, Record: record.Record{
+func (d *dice) entry(name string) cluster.Entry {
+	e := cluster.Entry{Node: name, Record: record.Record{
 		Node: name, BootID: []string{"one", "two"}[d.roll(2)], PreviousBootID: []string{"", "zero"}[d.roll(2)], BootedAt: d.at(),
 	}}
 	switch d.roll(8) {
@@ -472,8 +463,8 @@ func FuzzSoaked(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, ignoreJoined bool) {
 		d := &dice{data}
 		o := ReadySoakOptions{Duration: model.Duration(day), Selector: selector(t, "selected=true"), GateSelector: selector(t, "gated=true"), IgnoreJoined: ignoreJoined}
-		var nodes []node
-		records := map[string]entry{}
+		var nodes []cluster.Node
+		records := map[string]cluster.Entry{}
 		for i := range d.roll(5) {
 			name := fmt.Sprintf("n%d", i)
 			nodes = append(nodes, d.node(name))
@@ -504,10 +495,10 @@ func FuzzSoaked(f *testing.F) {
 
 		shifted := slices.Clone(nodes)
 		for i := range shifted {
-			if ignoreJoined && shifted[i].since.Before(shifted[i].created) {
+			if ignoreJoined && shifted[i].Since.Before(shifted[i].Created) {
 				continue // dated before it joined it is suspect, and counts; later, it would be part of joining
 			}
-			shifted[i].since = d.later(shifted[i].since)
+			shifted[i].Since = d.later(shifted[i].Since)
 		}
 		moved := maps.Clone(records)
 		for _, name := range slices.Sorted(maps.Keys(moved)) {
@@ -535,25 +526,25 @@ func FuzzSoaked(f *testing.F) {
 
 // provenQuiet asks of what passed, in other words than soaked does, whether
 // everything in it is known and a day old.
-func provenQuiet(t *testing.T, nodes []node, records map[string]entry) {
+func provenQuiet(t *testing.T, nodes []cluster.Node, records map[string]cluster.Entry) {
 	t.Helper()
 	limit := now.Add(-day)
 	exists := map[string]bool{}
 	for _, n := range nodes {
-		exists[n.name] = true
-		if n.labels["selected"] != "true" {
+		exists[n.Name] = true
+		if n.Labels["selected"] != "true" {
 			continue
 		}
-		if n.ready == "" || n.since.IsZero() || n.since.After(limit) {
+		if n.Ready == "" || n.Since.IsZero() || n.Since.After(limit) {
 			t.Errorf("it passes with the node %+v", n)
 		}
-		e, recorded := records[n.name]
-		if n.labels["gated"] == "true" && (!recorded || e.err != nil || n.bootID == "" || e.BootID != n.bootID || e.BootedAt.After(limit)) {
+		e, recorded := records[n.Name]
+		if n.Labels["gated"] == "true" && (!recorded || e.Err != nil || n.BootID == "" || e.BootID != n.BootID || e.BootedAt.After(limit)) {
 			t.Errorf("it passes with the record %+v of %+v", e, n)
 		}
 	}
 	for name, e := range records {
-		if !exists[name] && (e.err != nil || e.State == "Open" || e.BootedAt.After(limit)) {
+		if !exists[name] && (e.Err != nil || e.State == "Open" || e.BootedAt.After(limit)) {
 			t.Errorf("it passes with the record %+v of a node that is gone", e)
 		}
 	}
@@ -561,15 +552,15 @@ func provenQuiet(t *testing.T, nodes []node, records map[string]entry) {
 
 // F14: a node that runs no gate has no record either, and joins all the same.
 func TestF14JoinedWithoutAGate(t *testing.T) {
-	windows := node{
-		name: "w", labels: map[string]string{"kubernetes.io/os": "windows"}, created: now.Add(-5 * time.Hour),
-		bootID: "w-boot", ready: "True", since: now.Add(-5*time.Hour + time.Minute), heartbeat: now,
+	windows := cluster.Node{
+		Name: "w", Labels: map[string]string{"kubernetes.io/os": "windows"}, Created: now.Add(-5 * time.Hour),
+		BootID: "w-boot", Ready: "True", Since: now.Add(-5*time.Hour + time.Minute), Heartbeat: now,
 	}
 	o := readySoakDefaults()
 	o.GateSelector = selector(t, "kubernetes.io/os!=windows")
-	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]node{windows}, nil, now, o))
+	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]cluster.Node{windows}, nil, now, o))
 	o.IgnoreJoined = true
-	wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 nodes"}.compare(t, soaked([]node{windows}, nil, now, o))
-	windows.since = now.Add(-time.Hour)
-	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]node{windows}, nil, now, o))
+	wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 node"}.compare(t, soaked([]cluster.Node{windows}, nil, now, o))
+	windows.Since = now.Add(-time.Hour)
+	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]cluster.Node{windows}, nil, now, o))
 }

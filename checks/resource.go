@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // ResourceOptions are the options of resource. APIVersion, Resource and
@@ -31,7 +32,7 @@ type ResourceOptions struct {
 	// Namespace is where they are; everywhere by default.
 	Namespace string `json:"namespace"`
 	// Selector chooses the objects, by label; all of them by default.
-	Selector Selector `json:"selector"`
+	Selector cluster.Selector `json:"selector"`
 	// FieldSelector chooses the objects by what the API server can select, such
 	// as "metadata.name=a".
 	FieldSelector FieldSelector `json:"fieldSelector"`
@@ -58,11 +59,18 @@ func (s *FieldSelector) UnmarshalText(text []byte) error {
 }
 
 type resourceCheck struct {
-	cluster    *Cluster
+	cluster    *cluster.Cluster
 	options    ResourceOptions
-	selection  selection
+	selection  cluster.Selection
 	expression *expression
 }
+
+var (
+	_ gate.Watcher = resourceCheck{}
+	_ Reader       = resourceCheck{}
+	_ Validator    = resourceCheck{}
+	_ Verifier     = resourceCheck{}
+)
 
 var (
 	// apiVersionForm and resourceForm also keep an option from reaching another
@@ -71,16 +79,16 @@ var (
 	resourceForm   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 )
 
-func newResource(o ResourceOptions, c *Cluster) (Check, []error) {
-	check := resourceCheck{cluster: c, options: o, selection: selection{
-		resource: o.Resource, namespace: o.Namespace, labels: o.Selector.String(), fields: string(o.FieldSelector),
+func newResource(o ResourceOptions, c *cluster.Cluster) (gate.Check, []error) {
+	check := resourceCheck{cluster: c, options: o, selection: cluster.Selection{
+		Resource: o.Resource, Namespace: o.Namespace, Labels: o.Selector.String(), Fields: string(o.FieldSelector),
 	}}
 	problems := join(atLeast("minimum", o.Minimum, 0))
 	wrong := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 	if !apiVersionForm.MatchString(o.APIVersion) {
 		wrong("options.apiVersion: want the objects' group and version, such as apps/v1 or v1, not %q", o.APIVersion)
 	}
-	check.selection.version, _ = schema.ParseGroupVersion(o.APIVersion)
+	check.selection.Version, _ = schema.ParseGroupVersion(o.APIVersion)
 	if !resourceForm.MatchString(o.Resource) {
 		wrong("options.resource: want the plural in lower case, as kubectl api-resources has it, such as statefulsets, not %q", o.Resource)
 	}
@@ -112,9 +120,9 @@ func (c resourceCheck) Check(ctx context.Context) (gate.Result, error) {
 }
 
 // read counts all objects but those that keep takes.
-func (c resourceCheck) read(ctx context.Context, keep func(object) bool) (tally, listed, error) {
+func (c resourceCheck) read(ctx context.Context, keep func(cluster.Object) bool) (tally, listed, error) {
 	var found tally
-	version, now, err := c.cluster.eachObject(ctx, c.selection, func(o object, now time.Time) error {
+	version, now, err := c.cluster.EachObject(ctx, c.selection, func(o cluster.Object, now time.Time) error {
 		if keep != nil && keep(o) {
 			return nil
 		}
@@ -132,7 +140,7 @@ type listed struct {
 // unread is the verdict where the objects could not be read.
 func (c resourceCheck) unread(err error) (gate.Result, error) {
 	if apierrors.IsNotFound(err) {
-		return gate.Undecided("NoSuchResource", "the API server does not serve %s in %s: is its CustomResourceDefinition gone?", c.selection.resource, c.selection.version), nil
+		return gate.Undecided("NoSuchResource", "the API server does not serve %s in %s: is its CustomResourceDefinition gone?", c.selection.Resource, c.selection.Version), nil
 	}
 	return gate.Result{}, err
 }
@@ -144,49 +152,55 @@ func (c resourceCheck) Watch(ctx context.Context, hint func(gate.Result)) error 
 	if err != nil {
 		return err
 	}
-	tell := func(t tally) {
+	hintAt := func(t tally) {
 		if r := t.judge(c.selection, c.options); r.Verdict != gate.Pass {
 			hint(r)
 		}
 	}
-	tell(found)
+	hintAt(found)
 	objects, began := found.objects, time.Now()
-	return c.cluster.followObjects(ctx, c.selection, from.version, func(event watch.EventType, o object) error {
+	return c.cluster.FollowObjects(ctx, c.selection, from.version, func(event watch.EventType, o cluster.Object) error {
 		switch event {
 		case watch.Added:
 			objects++
 		case watch.Deleted:
 			objects--
-			tell(tally{objects: objects})
+			hintAt(tally{objects: objects})
 			return nil
 		}
 		changed := tally{objects: objects - 1}
 		if err := changed.count(ctx, c.expression, o, from.now.Add(time.Since(began))); err != nil {
 			return err
 		}
-		tell(changed)
+		hintAt(changed)
 		return nil
 	})
 }
 
 // Rules name what Check and Watch read.
 func (c resourceCheck) Rules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{permit(c.selection.version.Group, c.selection.resource, "list", "watch")}
+	return []rbacv1.PolicyRule{cluster.Permit(c.selection.Version.Group, c.selection.Resource, "list", "watch")}
 }
 
-// Served returns an error where the check is a resource that the API server
-// does not serve. Where that cannot be known there is none: each evaluation
-// asks again.
-func Served(ctx context.Context, check gate.Check) error {
-	switch c := check.(type) {
-	case resourceCheck:
-		return c.cluster.serves(ctx, c.selection)
-	case onNodes:
-		return Served(ctx, c.inner)
-	case onNodesWatched:
-		return Served(ctx, c.inner)
+// Validate asks what the API server serves. Where it does not answer, or may not
+// be asked, that is not known.
+func (c resourceCheck) Validate(ctx context.Context) error {
+	known, err := c.cluster.Resources(ctx, c.selection.Version)
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("options.apiVersion: the API server does not serve %s: is its CustomResourceDefinition installed?", c.selection.Version)
 	}
-	return nil
+	if err != nil {
+		return nil //nolint:nilerr // it is not known
+	}
+	for i := range known {
+		if r := &known[i]; r.Name == c.selection.Resource {
+			if c.selection.Namespace != "" && !r.Namespaced {
+				return fmt.Errorf("options.namespace: %s are in no namespace", c.selection.Resource)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("options.resource: the API server serves no %q in %s: see kubectl api-resources --api-group=%s", c.selection.Resource, c.selection.Version, c.selection.Version.Group)
 }
 
 // sampleObjects is how many objects Verify changes.
@@ -196,8 +210,8 @@ const sampleObjects = 3
 // expression reads, and changes one value at a time. Where there are no objects
 // and none are needed, it adds one without fields.
 func (c resourceCheck) Verify(ctx context.Context) (Verification, error) {
-	var kept []object
-	others, from, err := c.read(ctx, func(o object) bool {
+	var kept []cluster.Object
+	others, from, err := c.read(ctx, func(o cluster.Object) bool {
 		if len(kept) == sampleObjects {
 			return false
 		}
@@ -208,7 +222,7 @@ func (c resourceCheck) Verify(ctx context.Context) (Verification, error) {
 		r, err := c.unread(err)
 		return Verification{Looked: "no " + c.selection.String(), Result: r}, err
 	}
-	judge := func(some []object) gate.Result {
+	judge := func(some []cluster.Object) gate.Result {
 		found := others.clone()
 		for _, o := range some {
 			// An end of ctx is in the tally as well.
@@ -216,7 +230,7 @@ func (c resourceCheck) Verify(ctx context.Context) (Verification, error) {
 		}
 		return found.judge(c.selection, c.options)
 	}
-	v := Verification{Looked: fmt.Sprintf("%d %s", others.objects+len(kept), c.selection), Result: judge(kept)}
+	v := Verification{Looked: number(others.objects+len(kept), c.selection), Result: judge(kept)}
 	for i, o := range kept {
 		for _, m := range worsened(o, c.expression.reads, from.now) {
 			changed := slices.Clone(kept)
@@ -225,7 +239,7 @@ func (c resourceCheck) Verify(ctx context.Context) (Verification, error) {
 		}
 	}
 	if len(kept) == 0 && c.options.Minimum == 0 {
-		v.Mutations = append(v.Mutations, Mutation{"an object without fields was added", judge([]object{{}})})
+		v.Mutations = append(v.Mutations, Mutation{"an object without fields was added", judge([]cluster.Object{{}})})
 	}
 	return v, ctx.Err()
 }
@@ -266,9 +280,9 @@ func (f few) String() string {
 
 // count evaluates the expression for one more object. An error means that ctx
 // is over.
-func (t *tally) count(ctx context.Context, e *expression, o object, now time.Time) error {
+func (t *tally) count(ctx context.Context, e *expression, o cluster.Object, now time.Time) error {
 	t.objects++
-	wonder := func(reason string, err error) {
+	undecided := func(reason string, err error) {
 		if t.reason == "" {
 			t.reason = reason
 		}
@@ -278,13 +292,13 @@ func (t *tally) count(ctx context.Context, e *expression, o object, now time.Tim
 	var absent absentError
 	switch {
 	case ctx.Err() != nil:
-		wonder("EvaluationError", ctx.Err())
+		undecided("EvaluationError", ctx.Err())
 	case errors.As(err, &absent):
-		wonder("FieldAbsent", absent)
+		undecided("FieldAbsent", absent)
 	case errors.Is(err, errCost):
-		wonder("TooCostly", err)
+		undecided("TooCostly", err)
 	case err != nil:
-		wonder("EvaluationError", fmt.Errorf("%w%s", err, shown(", ", o, e.reads)))
+		undecided("EvaluationError", fmt.Errorf("%w%s", err, shown(", ", o, e.reads)))
 	case !holds:
 		who := nameOf(o)
 		if values := shown("", o, e.reads); values != "" {
@@ -296,24 +310,30 @@ func (t *tally) count(ctx context.Context, e *expression, o object, now time.Tim
 }
 
 // judge is the verdict on what was counted.
-func (t tally) judge(s selection, o ResourceOptions) gate.Result {
+func (t tally) judge(s cluster.Selection, o ResourceOptions) gate.Result {
 	switch {
 	case t.objects == 0 && o.Minimum == 0:
 		return gate.Passed("NoneNeeded", "there are no %s, and none are needed", s)
 	case t.objects == 0:
 		return gate.Failed("NoObjects", "there are no %s", s)
 	case t.objects < o.Minimum:
-		return gate.Failed("TooFewObjects", "there are only %d %s, and the minimum is %d", t.objects, s, o.Minimum)
+		return gate.Failed("TooFewObjects", "there %s only %s, and the minimum is %d", agree(t.objects, "is", "are"), number(t.objects, s), o.Minimum)
 	case t.untrue.count > 0:
-		return gate.Failed("ExpressionFalse", "the expression is false for %d of %d %s: %s", t.untrue.count, t.objects, s, t.untrue)
+		return gate.Failed("ExpressionFalse", "the expression is false for %d of %s: %s", t.untrue.count, number(t.objects, s), t.untrue)
 	case t.unsure.count > 0:
-		return gate.Undecided(t.reason, "the expression has no result for %d of %d %s: %s", t.unsure.count, t.objects, s, t.unsure)
+		return gate.Undecided(t.reason, "the expression has no result for %d of %s: %s", t.unsure.count, number(t.objects, s), t.unsure)
 	}
-	return gate.Passed("ExpressionTrue", "the expression is true for all %d %s", t.objects, s)
+	return gate.Passed("ExpressionTrue", "the expression is true for %s%s", agree(t.objects, "", "all "), number(t.objects, s))
+}
+
+// number is how many objects there are. What is selected is known in the plural
+// alone.
+func number(objects int, s cluster.Selection) string {
+	return fmt.Sprintf("%d %s%s", objects, agree(objects, "object of ", ""), s)
 }
 
 // nameOf names an object, with its namespace where it is in one.
-func nameOf(o object) string {
+func nameOf(o cluster.Object) string {
 	namespace, _ := field{"metadata", "namespace"}.of(o)
 	name, ok := field{"metadata", "name"}.of(o)
 	if !ok {
@@ -330,12 +350,12 @@ const maxShown = 4
 
 // shown tells, after the prefix, what the expression made its result of: those
 // of the fields that have a single value.
-func shown(prefix string, o object, reads []field) string {
+func shown(prefix string, o cluster.Object, reads []field) string {
 	var values []string
 	for _, f := range reads {
 		value, ok := f.of(o)
 		switch value.(type) {
-		case object, []any:
+		case cluster.Object, []any:
 			continue
 		}
 		if !ok {
@@ -355,7 +375,7 @@ func shown(prefix string, o object, reads []field) string {
 
 // variant is a copy of an object with one change for the worse.
 type variant struct {
-	object object
+	object cluster.Object
 	change string
 }
 
@@ -368,7 +388,7 @@ const (
 
 // worsened returns copies of the object: each without one of the fields, or
 // with one of the values in them changed.
-func worsened(o object, reads []field, now time.Time) []variant {
+func worsened(o cluster.Object, reads []field, now time.Time) []variant {
 	var out []variant
 	for _, f := range reads {
 		value, ok := f.of(o)
@@ -376,7 +396,7 @@ func worsened(o object, reads []field, now time.Time) []variant {
 			continue
 		}
 		if len(f) > 0 {
-			out = append(out, variant{replaced(o, f, nil, true).(object), "without " + f.String()})
+			out = append(out, variant{replaced(o, f, nil, true).(cluster.Object), "without " + f.String()})
 		}
 		for _, single := range singles(f, value, deepest) {
 			before, _ := single.of(o)
@@ -384,7 +404,7 @@ func worsened(o object, reads []field, now time.Time) []variant {
 				if len(out) >= maxChanges {
 					return out
 				}
-				out = append(out, variant{replaced(o, single, other, false).(object), fmt.Sprintf("with %s changed from %.60s to %.60s", single, asJSON(before), asJSON(other))})
+				out = append(out, variant{replaced(o, single, other, false).(cluster.Object), fmt.Sprintf("with %s changed from %.60s to %.60s", single, asJSON(before), asJSON(other))})
 			}
 		}
 	}
@@ -404,7 +424,7 @@ func singles(f field, value any, depth int) []field {
 	}
 	var out []field
 	switch value := value.(type) {
-	case object:
+	case cluster.Object:
 		for _, key := range slices.Sorted(maps.Keys(value)) {
 			out = append(out, singles(append(slices.Clip(f), key), value[key], depth-1)...)
 		}
@@ -454,7 +474,7 @@ func replaced(container any, f field, value any, without bool) any {
 		return value
 	}
 	switch container := container.(type) {
-	case object:
+	case cluster.Object:
 		key := f[0].(string)
 		out := maps.Clone(container)
 		if len(f) == 1 && without {

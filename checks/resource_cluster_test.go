@@ -22,7 +22,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
-	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
+	kit "github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
@@ -33,7 +34,7 @@ type defined struct {
 	ctx     context.Context //nolint:containedctx // the test's
 	cp      *controlplane.ControlPlane
 	dynamic dynamic.Interface
-	reading *Cluster
+	reading *cluster.Cluster
 }
 
 func newDefined(t *testing.T) *defined {
@@ -46,7 +47,7 @@ func newDefined(t *testing.T) *defined {
 	d.must(cp.Apply(ctx, definitions))
 	d.dynamic, err = dynamic.NewForConfig(cp.Config())
 	d.must(err)
-	d.reading, err = NewCluster(cp.Config(), cluster.Namespace, "")
+	d.reading, err = cluster.New(cp.Config(), kit.Namespace, "")
 	d.must(err)
 	return d
 }
@@ -77,7 +78,7 @@ func (d *defined) result(c resourceCheck) gate.Result {
 
 // objects are those that the check's type has in a namespace, or in none.
 func (d *defined) objects(c resourceCheck, namespace string) dynamic.ResourceInterface {
-	resources := d.dynamic.Resource(c.selection.version.WithResource(c.selection.resource))
+	resources := d.dynamic.Resource(c.selection.Version.WithResource(c.selection.Resource))
 	if namespace == "" {
 		return resources
 	}
@@ -171,12 +172,12 @@ kind: CephCluster
 metadata: {name: rook-ceph, namespace: rook-ceph}
 spec: {dataDirHostPath: /var/lib/rook}
 `, []state{
-				{"healthy", `{phase: Ready, ceph: {health: HEALTH_OK, lastChecked: "` + minute(time.Minute) + `"}}`, wanted{gate.Pass, "ExpressionTrue", "the expression is true for all 1 cephclusters.ceph.rook.io in namespace rook-ceph"}},
+				{"healthy", `{phase: Ready, ceph: {health: HEALTH_OK, lastChecked: "` + minute(time.Minute) + `"}}`, wanted{gate.Pass, "ExpressionTrue", "the expression is true for 1 object of cephclusters.ceph.rook.io in namespace rook-ceph"}},
 				{"a warning", `{phase: Ready, ceph: {health: HEALTH_WARN, lastChecked: "` + minute(time.Minute) + `"}}`, wanted{gate.Fail, "ExpressionFalse", ""}},
 				{"not checked lately", `{phase: Ready, ceph: {health: HEALTH_OK, lastChecked: "` + minute(time.Hour) + `"}}`, wanted{gate.Fail, "ExpressionFalse", ""}},
-				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status)"}},
-				{"no health", `{phase: Progressing}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status.ceph)"}},
-				{"no time", `{ceph: {health: HEALTH_OK}}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status.ceph.lastChecked)"}},
+				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status)"}},
+				{"no health", `{phase: Progressing}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status.ceph)"}},
+				{"no time", `{ceph: {health: HEALTH_OK}}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of cephclusters.ceph.rook.io in namespace rook-ceph: rook-ceph/rook-ceph (no field status.ceph.lastChecked)"}},
 			},
 		},
 		{
@@ -187,10 +188,10 @@ metadata: {name: orders, namespace: shop}
 spec: {instances: 3}
 `, []state{
 				{"healthy", `{phase: Cluster in healthy state, instances: 3, readyInstances: 3}`, wanted{gate.Pass, "ExpressionTrue", ""}},
-				{"a replica is away", `{phase: Waiting for the instances to become active, instances: 3, readyInstances: 2}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 clusters.postgresql.cnpg.io: shop/orders (status.phase: "Waiting for the instances to become active", status.readyInstances: 2, spec.instances: 3)`}},
+				{"a replica is away", `{phase: Waiting for the instances to become active, instances: 3, readyInstances: 2}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 object of clusters.postgresql.cnpg.io: shop/orders (status.phase: "Waiting for the instances to become active", status.readyInstances: 2, spec.instances: 3)`}},
 				{"failing over", `{phase: Failing over, instances: 3, readyInstances: 3}`, wanted{gate.Fail, "ExpressionFalse", ""}},
-				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 clusters.postgresql.cnpg.io: shop/orders (no field status)"}},
-				{"none is ready", `{phase: Cluster in healthy state, instances: 3}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 clusters.postgresql.cnpg.io: shop/orders (no field status.readyInstances)"}},
+				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of clusters.postgresql.cnpg.io: shop/orders (no field status)"}},
+				{"none is ready", `{phase: Cluster in healthy state, instances: 3}`, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of clusters.postgresql.cnpg.io: shop/orders (no field status.readyInstances)"}},
 			},
 		},
 		{
@@ -222,10 +223,10 @@ metadata: {name: ingress, namespace: argocd, labels: {tier: platform}}
 spec: {project: default}
 `, []state{
 				{"healthy", `{health: {status: Healthy}, sync: {status: Synced}}`, wanted{gate.Pass, "ExpressionTrue", ""}},
-				{"progressing", `{health: {status: Progressing}, sync: {status: Synced}}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (status.health.status: "Progressing", status.sync.status: "Synced")`}},
+				{"progressing", `{health: {status: Progressing}, sync: {status: Synced}}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 object of applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (status.health.status: "Progressing", status.sync.status: "Synced")`}},
 				{"out of sync", `{health: {status: Healthy}, sync: {status: OutOfSync}}`, wanted{gate.Fail, "ExpressionFalse", ""}},
-				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", `the expression has no result for 1 of 1 applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (no field status)`}},
-				{"no health", `{sync: {status: Synced}}`, wanted{gate.Unknown, "FieldAbsent", `the expression has no result for 1 of 1 applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (no field status.health)`}},
+				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", `the expression has no result for 1 of 1 object of applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (no field status)`}},
+				{"no health", `{sync: {status: Synced}}`, wanted{gate.Unknown, "FieldAbsent", `the expression has no result for 1 of 1 object of applications.argoproj.io with labels "tier in (platform,production)" in namespace argocd: argocd/ingress (no field status.health)`}},
 			},
 		},
 		{
@@ -249,9 +250,9 @@ spec: {vmiName: vm-1}
 `, []state{
 				{"done", `{phase: Succeeded}`, wanted{gate.Pass, "ExpressionTrue", ""}},
 				{"given up", `{phase: Failed}`, wanted{gate.Pass, "ExpressionTrue", ""}},
-				{"under way", `{phase: Running}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 virtualmachineinstancemigrations.kubevirt.io: vms/move-1 (status.phase: "Running")`}},
+				{"under way", `{phase: Running}`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 object of virtualmachineinstancemigrations.kubevirt.io: vms/move-1 (status.phase: "Running")`}},
 				{"about to begin", `{phase: TargetReady}`, wanted{gate.Fail, "ExpressionFalse", ""}},
-				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 virtualmachineinstancemigrations.kubevirt.io: vms/move-1 (no field status)"}},
+				{"no status", ``, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of virtualmachineinstancemigrations.kubevirt.io: vms/move-1 (no field status)"}},
 			},
 		},
 	} {
@@ -263,7 +264,7 @@ spec: {vmiName: vm-1}
 			}
 			delete(shown, c.step)
 			check := d.check(options)
-			d.must(Served(d.ctx, check))
+			d.must(validate(d.ctx, check))
 
 			// F02: nothing there.
 			none := wanted{gate.Fail, "NoObjects", fmt.Sprintf("there are no %s", check.selection)}
@@ -271,7 +272,7 @@ spec: {vmiName: vm-1}
 				none = wanted{gate.Pass, "NoneNeeded", fmt.Sprintf("there are no %s, and none are needed", check.selection)}
 			}
 			none.compare(t, d.result(check))
-			v, err := check.Verify(d.ctx)
+			v, err := verify(d.ctx, check)
 			d.must(err)
 			if none.verdict == gate.Pass && v.Vacuous() {
 				t.Errorf("it is vacuous where there are no objects: %+v", v)
@@ -288,7 +289,7 @@ spec: {vmiName: vm-1}
 				d.put(check, manifest)
 				r := d.result(check)
 				s.want.compare(t, r)
-				v, err := check.Verify(d.ctx)
+				v, err := verify(d.ctx, check)
 				d.must(err)
 				if v.Result != r || r.Verdict == gate.Pass && v.Vacuous() {
 					t.Errorf("%s: %+v is verified as %+v", s.name, r, v)
@@ -339,13 +340,13 @@ func TestResourceVerify(t *testing.T) {
 		quoted, err := json.Marshal(expression)
 		d.must(err)
 		check := d.check(`{"apiVersion": "example.com/v1", "resource": "things", "expression": ` + string(quoted) + `}`)
-		v, err := check.Verify(d.ctx)
+		v, err := verify(d.ctx, check)
 		d.must(err)
 		if v.Result.Verdict != gate.Pass || v.Vacuous() != vacuous || v.Looked != "4 things.example.com" {
 			t.Errorf("%s: %+v", expression, v)
 		}
 	}
-	v, err := d.check(things + "}").Verify(d.ctx)
+	v, err := verify(d.ctx, d.check(things+"}"))
 	d.must(err)
 	var changes []string
 	for _, m := range v.Mutations {
@@ -359,7 +360,7 @@ func TestResourceVerify(t *testing.T) {
 	}
 	// What is not changed counts as well.
 	d.put(d.check(things+"}"), thing("d", false))
-	if v, err = d.check(things + "}").Verify(d.ctx); err != nil || v.Result.Reason != "ExpressionFalse" || v.Mutations[1].Result.Message != "the expression is false for 2 of 4 things.example.com: a (ok: false), d (ok: false)" {
+	if v, err = verify(d.ctx, d.check(things+"}")); err != nil || v.Result.Reason != "ExpressionFalse" || v.Mutations[1].Result.Message != "the expression is false for 2 of 4 things.example.com: a (ok: false), d (ok: false)" {
 		t.Errorf("%+v, %v", v, err)
 	}
 }
@@ -375,7 +376,7 @@ func TestResourceSelects(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	const count = 2*page + 3
+	const count = 2*500 + 3 // more than two pages
 	for i := range count {
 		_, err := maps.Create(d.ctx, &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("m%04d", i), Labels: map[string]string{"last": fmt.Sprint(i == count-1)}},
@@ -391,8 +392,8 @@ func TestResourceSelects(t *testing.T) {
 		{`"expression": "int(object.data.n) >= 0", "minimum": 1003`, wanted{gate.Pass, "ExpressionTrue", "the expression is true for all 1003 configmaps in namespace many"}},
 		{`"expression": "int(object.data.n) >= 0", "minimum": 1004`, wanted{gate.Fail, "TooFewObjects", "there are only 1003 configmaps in namespace many, and the minimum is 1004"}},
 		{`"expression": "int(object.data.n) < 1002"`, wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1003 configmaps in namespace many: many/m1002 (data.n: "1002")`}},
-		{`"expression": "object.data.n == \"1002\"", "selector": "last=true"`, wanted{gate.Pass, "ExpressionTrue", `the expression is true for all 1 configmaps with labels "last=true" in namespace many`}},
-		{`"expression": "object.data.n == \"7\"", "fieldSelector": "metadata.name=m0007"`, wanted{gate.Pass, "ExpressionTrue", `the expression is true for all 1 configmaps with fields "metadata.name=m0007" in namespace many`}},
+		{`"expression": "object.data.n == \"1002\"", "selector": "last=true"`, wanted{gate.Pass, "ExpressionTrue", `the expression is true for 1 object of configmaps with labels "last=true" in namespace many`}},
+		{`"expression": "object.data.n == \"7\"", "fieldSelector": "metadata.name=m0007"`, wanted{gate.Pass, "ExpressionTrue", `the expression is true for 1 object of configmaps with fields "metadata.name=m0007" in namespace many`}},
 		{`"expression": "object.data.n == \"7\"", "fieldSelector": "metadata.name=m0007", "selector": "last=true"`, wanted{gate.Fail, "NoObjects", ""}},
 	} {
 		c.want.compare(t, d.result(d.check(about+c.options+"}")))
@@ -419,7 +420,7 @@ func TestResourceNotServed(t *testing.T) {
 	} {
 		check := d.check(options)
 		got := ""
-		if err := Served(d.ctx, check); err != nil {
+		if err := validate(d.ctx, check); err != nil {
 			got = err.Error()
 		}
 		if got != want {
@@ -429,14 +430,14 @@ func TestResourceNotServed(t *testing.T) {
 			t.Errorf("%s: %+v", options, r)
 		}
 	}
-	nobody, err := NewCluster(&rest.Config{Host: "https://127.0.0.1:1"}, "", "")
+	nobody, err := cluster.New(&rest.Config{Host: "https://127.0.0.1:1"}, "", "")
 	d.must(err)
 	unreachable, _ := New("resource", []byte(things+"}"), nobody)
-	if err := Served(d.ctx, unreachable); err != nil {
+	if err := validate(d.ctx, unreachable); err != nil {
 		t.Errorf("an API server that cannot be asked: %v", err)
 	}
-	if err := Served(d.ctx, nodesReady{}); err != nil {
-		t.Errorf("another check: %v", err)
+	if _, ok := gate.Check(nodesReady{}).(Validator); ok {
+		t.Error("another check asks whether it is served")
 	}
 }
 
@@ -457,7 +458,7 @@ func TestResourceDefinitionRemoved(t *testing.T) {
 	}))
 	want := wanted{gate.Unknown, "NoSuchResource", "the API server does not serve things in example.com/v1: is its CustomResourceDefinition gone?"}
 	want.compare(t, d.result(check))
-	v, err := check.Verify(d.ctx)
+	v, err := verify(d.ctx, check)
 	d.must(err)
 	want.compare(t, v.Result)
 }
@@ -471,15 +472,15 @@ func TestResourceNeedsItsRules(t *testing.T) {
 	config := d.cp.Config()
 	config.Impersonate = rest.ImpersonationConfig{UserName: "resource-reader", Groups: []string{"system:authenticated"}}
 	var err error
-	d.reading, err = NewCluster(config, cluster.Namespace, "")
+	d.reading, err = cluster.New(config, kit.Namespace, "")
 	d.must(err)
 	check = d.check(things + "}")
 	if _, err := check.Check(d.ctx); !apierrors.IsForbidden(err) || !strings.HasPrefix(err.Error(), "listing things.example.com: things.example.com is forbidden") {
 		t.Errorf("got %v", err)
 	}
-	d.must(Served(d.ctx, check))
+	d.must(validate(d.ctx, check))
 	rbac := d.cp.Client().RbacV1()
-	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "resource-reader"}, Rules: check.Rules()}
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "resource-reader"}, Rules: RulesOf(check)}
 	binding := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: role.ObjectMeta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
 		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "resource-reader"}},
@@ -535,7 +536,7 @@ func TestF28ResourceWatchHints(t *testing.T) {
 		}, wanted{gate.Fail, "ExpressionFalse", "the expression is false for 1 of 3 statefulsets.apps in namespace watched: watched/c (status.replicas: 0)"}},
 		{"too few", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "minimum": 2, "expression": "object.status.replicas == 3"}`, func(d *defined, c resourceCheck) {
 			d.must(d.objects(c, "watched").Delete(d.ctx, "a", metav1.DeleteOptions{}))
-		}, wanted{gate.Fail, "TooFewObjects", "there are only 1 statefulsets.apps in namespace watched, and the minimum is 2"}},
+		}, wanted{gate.Fail, "TooFewObjects", "there is only 1 object of statefulsets.apps in namespace watched, and the minimum is 2"}},
 		{"no longer selected", `{"apiVersion": "apps/v1", "resource": "statefulsets", "namespace": "watched", "selector": "app in (a,b)", "minimum": 2, "expression": "object.status.replicas == 3"}`, func(d *defined, c resourceCheck) {
 			o, err := d.objects(c, "watched").Get(d.ctx, "a", metav1.GetOptions{})
 			d.must(err)

@@ -1,9 +1,12 @@
 package checks
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -12,19 +15,20 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // phase is an object with a status of so much.
-func phase(name string, value any) object {
-	return object{"metadata": object{"namespace": "ns", "name": name}, "status": object{"phase": value}}
+func phase(name string, value any) cluster.Object {
+	return cluster.Object{"metadata": cluster.Object{"namespace": "ns", "name": name}, "status": cluster.Object{"phase": value}}
 }
 
 func TestTally(t *testing.T) {
 	const ready = `object.status.phase == "Ready"`
-	things := selection{version: schema.GroupVersion{Group: "example.com", Version: "v1"}, resource: "things", namespace: "ns"}
-	bare := object{"metadata": object{"name": "bare"}}
-	many := func(n int, value any) []object {
-		var out []object
+	things := cluster.Selection{Version: schema.GroupVersion{Group: "example.com", Version: "v1"}, Resource: "things", Namespace: "ns"}
+	bare := cluster.Object{"metadata": cluster.Object{"name": "bare"}}
+	many := func(n int, value any) []cluster.Object {
+		var out []cluster.Object
 		for i := range n {
 			out = append(out, phase(fmt.Sprintf("n%02d", i), value))
 		}
@@ -33,7 +37,7 @@ func TestTally(t *testing.T) {
 	for _, c := range []struct {
 		name       string
 		expression string
-		objects    []object
+		objects    []cluster.Object
 		minimum    int
 		want       wanted
 	}{
@@ -53,25 +57,25 @@ func TestTally(t *testing.T) {
 		},
 		{
 			"what it read", `object.status.phase == "Ready" && object.spec.a.b == 1 && object.status == {} && object.?spec.c.orValue(0) == 0`, many(1, strings.Repeat("x", 100)), 1,
-			wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 things.example.com in namespace ns: ns/n00 (status.phase: "` + strings.Repeat("x", 59) + `, no spec.a.b, no spec.c)`},
+			wanted{gate.Fail, "ExpressionFalse", `the expression is false for 1 of 1 object of things.example.com in namespace ns: ns/n00 (status.phase: "` + strings.Repeat("x", 59) + `, no spec.a.b, no spec.c)`},
 		},
-		{"nothing that it read", "1 == 2", many(1, nil), 1, wanted{gate.Fail, "ExpressionFalse", "the expression is false for 1 of 1 things.example.com in namespace ns: ns/n00"}},
+		{"nothing that it read", "1 == 2", many(1, nil), 1, wanted{gate.Fail, "ExpressionFalse", "the expression is false for 1 of 1 object of things.example.com in namespace ns: ns/n00"}},
 		{
-			"an absent field", ready, []object{phase("a", "Ready"), bare}, 1,
+			"an absent field", ready, []cluster.Object{phase("a", "Ready"), bare}, 1,
 			wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 2 things.example.com in namespace ns: bare (no field status)"},
 		},
 		{
-			"a field of another type", "object.status.phase > 3", []object{phase("a", "Ready"), phase("b", int64(4))}, 1,
+			"a field of another type", "object.status.phase > 3", []cluster.Object{phase("a", "Ready"), phase("b", int64(4))}, 1,
 			wanted{gate.Unknown, "EvaluationError", `the expression has no result for 1 of 2 things.example.com in namespace ns: ns/a (no such overload, status.phase: "Ready")`},
 		},
 		{
 			"too costly", `lists.range(10000).all(x, lists.range(10000).all(y, object.status.phase != ""))`, many(1, "Ready"), 1,
-			wanted{gate.Unknown, "TooCostly", "the expression has no result for 1 of 1 things.example.com in namespace ns: ns/n00 (it took more than 1000000 steps)"},
+			wanted{gate.Unknown, "TooCostly", "the expression has no result for 1 of 1 object of things.example.com in namespace ns: ns/n00 (it took more than 1000000 steps)"},
 		},
-		{"false of one, unknown of another", ready, []object{bare, phase("x", "Gone")}, 1, wanted{gate.Fail, "ExpressionFalse", ""}},
-		{"the first one's reason", "object.status.phase > 3", []object{phase("a", "Ready"), bare}, 1, wanted{gate.Unknown, "EvaluationError", ""}},
-		{"the first one's reason, the other way about", "object.status.phase > 3", []object{bare, phase("a", "Ready")}, 1, wanted{gate.Unknown, "FieldAbsent", ""}},
-		{"an object that is null", ready, []object{nil}, 1, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 things.example.com in namespace ns: an object without a name (no field status)"}},
+		{"false of one, unknown of another", ready, []cluster.Object{bare, phase("x", "Gone")}, 1, wanted{gate.Fail, "ExpressionFalse", ""}},
+		{"the first one's reason", "object.status.phase > 3", []cluster.Object{phase("a", "Ready"), bare}, 1, wanted{gate.Unknown, "EvaluationError", ""}},
+		{"the first one's reason, the other way about", "object.status.phase > 3", []cluster.Object{bare, phase("a", "Ready")}, 1, wanted{gate.Unknown, "FieldAbsent", ""}},
+		{"an object that is null", ready, []cluster.Object{nil}, 1, wanted{gate.Unknown, "FieldAbsent", "the expression has no result for 1 of 1 object of things.example.com in namespace ns: an object without a name (no field status)"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var found tally
@@ -86,10 +90,10 @@ func TestTally(t *testing.T) {
 }
 
 func TestSelectionSaysWhatAndWhere(t *testing.T) {
-	for want, s := range map[string]selection{
-		"pods": {version: schema.GroupVersion{Version: "v1"}, resource: "pods"},
+	for want, s := range map[string]cluster.Selection{
+		"pods": {Version: schema.GroupVersion{Version: "v1"}, Resource: "pods"},
 		`clusters.postgresql.cnpg.io with labels "a=b" with fields "metadata.name=c" in namespace d`: {
-			version: schema.GroupVersion{Group: "postgresql.cnpg.io", Version: "v1"}, resource: "clusters", labels: "a=b", fields: "metadata.name=c", namespace: "d",
+			Version: schema.GroupVersion{Group: "postgresql.cnpg.io", Version: "v1"}, Resource: "clusters", Labels: "a=b", Fields: "metadata.name=c", Namespace: "d",
 		},
 	} {
 		if got := s.String(); got != want {
@@ -100,14 +104,14 @@ func TestSelectionSaysWhatAndWhere(t *testing.T) {
 
 func TestResourceRules(t *testing.T) {
 	for options, want := range map[string]rbacv1.PolicyRule{
-		`{"apiVersion": "v1", "resource": "pods", "expression": "object.a == 1"}`:                      permit("", "pods", "list", "watch"),
-		`{"apiVersion": "ceph.rook.io/v1", "resource": "cephclusters", "expression": "1 == object.a"}`: permit("ceph.rook.io", "cephclusters", "list", "watch"),
+		`{"apiVersion": "v1", "resource": "pods", "expression": "object.a == 1"}`:                      cluster.Permit("", "pods", "list", "watch"),
+		`{"apiVersion": "ceph.rook.io/v1", "resource": "cephclusters", "expression": "1 == object.a"}`: cluster.Permit("ceph.rook.io", "cephclusters", "list", "watch"),
 	} {
 		check, problems := New("resource", []byte(options), nil)
 		if len(problems) > 0 {
 			t.Fatal(problems)
 		}
-		if got := check.Rules(); len(got) != 1 || fmt.Sprint(got[0]) != fmt.Sprint(want) {
+		if got := RulesOf(check); len(got) != 1 || fmt.Sprint(got[0]) != fmt.Sprint(want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	}
@@ -115,9 +119,9 @@ func TestResourceRules(t *testing.T) {
 
 // One change at a time, and none to the object itself.
 func TestWorsened(t *testing.T) {
-	o := object{
-		"spec":   object{"n": int64(1), "f": 0.0, "b": true, "l": []any{object{"s": "x"}, "y"}},
-		"status": object{"at": "2026-03-14T11:00:00Z", "empty": ""},
+	o := cluster.Object{
+		"spec":   cluster.Object{"n": int64(1), "f": 0.0, "b": true, "l": []any{cluster.Object{"s": "x"}, "y"}},
+		"status": cluster.Object{"at": "2026-03-14T11:00:00Z", "empty": ""},
 	}
 	e := mustCompile(t, `object.spec.n == 1 && object.spec.f == 0.0 && object.spec.b == true && object.spec.l.exists(x, x == "y") && object.status.at == object.status.empty && has(object.status.gone)`)
 	before, err := json.Marshal(o)
@@ -155,7 +159,7 @@ func TestWorsened(t *testing.T) {
 // An element of a list that is dropped is dropped from the copy alone.
 func TestWorsenedList(t *testing.T) {
 	list := []any{"a", "b"}
-	variants := worsened(object{"l": list}, mustCompile(t, `object.l[0] == "a"`).reads, now)
+	variants := worsened(cluster.Object{"l": list}, mustCompile(t, `object.l[0] == "a"`).reads, now)
 	if got := fmt.Sprint(variants[0].object); got != "map[l:[b]]" || fmt.Sprint(list) != "[a b]" {
 		t.Errorf("got %s, and the object has %v", got, list)
 	}
@@ -167,8 +171,60 @@ func TestWorsenedIsBounded(t *testing.T) {
 	for i := range 1000 {
 		list = append(list, int64(i))
 	}
-	if n := len(worsened(object{"l": list}, mustCompile(t, `size(object.l) == 3`).reads, now)); n != maxChanges {
+	if n := len(worsened(cluster.Object{"l": list}, mustCompile(t, `size(object.l) == 3`).reads, now)); n != maxChanges {
 		t.Errorf("%d changes", n)
+	}
+}
+
+// endless answers with something, and then the same for ever.
+type endless struct {
+	start  io.Reader
+	filler string
+	sent   int
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	if n, _ := e.start.Read(p); n > 0 {
+		return n, nil
+	}
+	n := 0
+	for n < len(p) {
+		n += copy(p[n:], e.filler[(e.sent+n)%len(e.filler):])
+	}
+	e.sent += n
+	return n, nil
+}
+
+// Objects without an end are read one at a time, and no more is held at the
+// millionth than at the first.
+func TestTallyIsBounded(t *testing.T) {
+	held := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	enough := errors.New("enough")
+	e := mustCompile(t, `object.a == "other"`)
+	var found tally
+	var first uint64
+	_, err := cluster.ReadList(&endless{start: strings.NewReader(`{"items": [{}`), filler: `,{"a": "` + strings.Repeat("x", 1000) + `"}`}, func(o cluster.Object) error {
+		if err := found.count(t.Context(), e, o, now); err != nil {
+			return err
+		}
+		switch found.objects {
+		case 1000:
+			first = held()
+		case 100_000:
+			if last := held(); last > first+1<<20 {
+				t.Errorf("%d bytes are held after 1,000 objects, and %d after 100,000", first, last)
+			}
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Error(err)
 	}
 }
 
@@ -185,9 +241,8 @@ func FuzzTally(f *testing.F) {
 		compiled = append(compiled, mustCompile(f, text))
 	}
 	f.Fuzz(func(t *testing.T, which, minimum byte, data []byte) {
-		var objects []object
-		s := newStream(readCloser(data))
-		if _, err := s.list(func(o object) error {
+		var objects []cluster.Object
+		if _, err := cluster.ReadList(bytes.NewReader(data), func(o cluster.Object) error {
 			if objects = append(objects, o); len(objects) > 100 {
 				return errors.New("enough")
 			}
@@ -197,14 +252,14 @@ func FuzzTally(f *testing.F) {
 		}
 		e := compiled[int(which)%len(compiled)]
 		o := ResourceOptions{Minimum: int(minimum) % 4}
-		judge := func(objects []object) gate.Result {
+		judge := func(objects []cluster.Object) gate.Result {
 			var found tally
 			for _, o := range objects {
 				if err := found.count(t.Context(), e, o, now); err != nil {
 					t.Fatal(err)
 				}
 			}
-			r := found.judge(selection{resource: "things"}, o)
+			r := found.judge(cluster.Selection{Resource: "things"}, o)
 			if r.Reason == "" || r.Message == "" {
 				t.Errorf("a result without words: %+v", r)
 			}
@@ -232,7 +287,7 @@ func FuzzTally(f *testing.F) {
 		}
 		for _, one := range objects {
 			for _, v := range worsened(one, e.reads, now) {
-				judge([]object{v.object})
+				judge([]cluster.Object{v.object})
 			}
 		}
 	})

@@ -10,9 +10,9 @@ import (
 
 	"github.com/prometheus/alertmanager/timeinterval"
 	"github.com/prometheus/common/model"
-	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // ScheduleOptions are the options of schedule.
@@ -122,11 +122,13 @@ func (i Interval) problems(path string) (problems []error) {
 const horizon = 8 * 24 * time.Hour
 
 type schedule struct {
-	cluster     *Cluster
+	cluster     *cluster.Cluster
 	allow, deny []period
 }
 
-func newSchedule(o ScheduleOptions, c *Cluster) (Check, []error) {
+var _ Verifier = schedule{}
+
+func newSchedule(o ScheduleOptions, c *cluster.Cluster) (gate.Check, []error) {
 	s := schedule{cluster: c}
 	var problems []error
 	for i, interval := range o.Allow {
@@ -143,7 +145,8 @@ func newSchedule(o ScheduleOptions, c *Cluster) (Check, []error) {
 	return s, problems
 }
 
-// Check reads the API server's time.
+// Check reads the API server's time: from /version, which is open to everybody
+// who has a token (system:public-info-viewer), and so needs no rules.
 func (s schedule) Check(ctx context.Context) (gate.Result, error) {
 	now, err := s.cluster.Now(ctx)
 	if err != nil {
@@ -151,10 +154,6 @@ func (s schedule) Check(ctx context.Context) (gate.Result, error) {
 	}
 	return s.scheduled(now), nil
 }
-
-// Rules: /version, whose answer tells the time, is open to everybody who has
-// a token (system:public-info-viewer).
-func (schedule) Rules() []rbacv1.PolicyRule { return nil }
 
 // verifyAhead is how far ahead Verify looks for a time that should fail.
 const verifyAhead = 366 * 24 * time.Hour
@@ -171,7 +170,7 @@ func (s schedule) Verify(ctx context.Context) (Verification, error) {
 
 func (s schedule) verify(now time.Time) Verification {
 	v := Verification{
-		Looked: fmt.Sprintf("%s, which %d intervals may allow and %d may deny", stamp(now), len(s.allow), len(s.deny)),
+		Looked: fmt.Sprintf("%s, which %s may allow and %d may deny", stamp(now), gate.Count(len(s.allow), "interval"), len(s.deny)),
 		Result: s.scheduled(now),
 	}
 	move := func(where string, inside func(time.Time) bool) {

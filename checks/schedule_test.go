@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 )
 
@@ -242,11 +243,11 @@ never outside of every allowed interval, in the coming 366d: Allowed`,
 // The time is that of a real API server.
 func TestF32ScheduleAsksTheAPIServer(t *testing.T) {
 	cp := shared.Get(t)
-	cluster, err := NewCluster(cp.Config(), "sentinel-gate", "")
+	reading, err := cluster.New(cp.Config(), "sentinel-gate", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	now, err := cluster.Now(t.Context())
+	now, err := reading.Now(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,14 +260,14 @@ func TestF32ScheduleAsksTheAPIServer(t *testing.T) {
 		`{"deny": [{"years": [` + year + `]}]}`:  "Denied",
 		`{"allow": [{"years": ["2020"]}]}`:       "NotAllowed",
 	} {
-		check, problems := New("schedule", []byte(options), cluster)
+		check, problems := New("schedule", []byte(options), reading)
 		if len(problems) > 0 {
 			t.Fatal(problems)
 		}
 		if got, err := check.Check(t.Context()); err != nil || got.Reason != want {
 			t.Errorf("%s: got %+v, %v", options, got, err)
 		}
-		if v, err := check.Verify(t.Context()); err != nil || v.Result.Reason != want {
+		if v, err := verify(t.Context(), check); err != nil || v.Result.Reason != want {
 			t.Errorf("%s: got %+v, %v", options, v, err)
 		}
 	}
@@ -275,14 +276,14 @@ func TestF32ScheduleAsksTheAPIServer(t *testing.T) {
 		kubeconfig := cp.Config()
 		kubeconfig.Impersonate.UserName = "system:serviceaccount:default:nobody"
 		kubeconfig.Impersonate.Groups = []string{"system:serviceaccounts", "system:authenticated"}
-		nobody, err := NewCluster(kubeconfig, "sentinel-gate", "")
+		nobody, err := cluster.New(kubeconfig, "sentinel-gate", "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := nobody.Now(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if _, err := nobody.nodes(t.Context()); err == nil {
+		if _, err := nobody.Nodes(t.Context()); err == nil {
 			t.Error("it may list nodes")
 		}
 	})
@@ -293,7 +294,7 @@ func TestF32ScheduleAsksTheAPIServer(t *testing.T) {
 		}
 		away := cp.Config()
 		away.Host = "https://127.0.0.1:" + strconv.Itoa(port)
-		gone, err := NewCluster(away, "sentinel-gate", "")
+		gone, err := cluster.New(away, "sentinel-gate", "")
 		if err != nil {
 			t.Fatal(err)
 		}

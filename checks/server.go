@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/prometheus/common/config"
@@ -71,4 +72,9 @@ func withoutURL(err error) error {
 		return failure.Err
 	}
 	return err
+}
+
+// statusText is an HTTP status as a person knows it.
+func statusText(status int) string {
+	return strings.TrimSpace(strconv.Itoa(status) + " " + http.StatusText(status))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
-	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
+	kit "github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
@@ -24,10 +26,10 @@ func TestMain(m *testing.M) { suite.Main(m, shared) }
 // watched is a healthy cluster of three nodes, with a pod more on each of them
 // in another namespace.
 type watched struct {
-	*cluster.Cluster
+	*kit.Cluster
 	t       *testing.T
 	ctx     context.Context //nolint:containedctx // the test's
-	reading *Cluster
+	reading *cluster.Cluster
 }
 
 const elsewhere = "elsewhere"
@@ -38,22 +40,22 @@ func newWatched(t *testing.T) *watched {
 	ctx := suite.Context(t, time.Minute)
 	w := &watched{t: t, ctx: ctx}
 	var err error
-	w.reading, err = NewCluster(cp.Config(), cluster.Namespace, "")
+	w.reading, err = cluster.New(cp.Config(), kit.Namespace, "")
 	w.must(err)
-	w.must(cp.Namespace(ctx, cluster.Namespace))
+	w.must(cp.Namespace(ctx, kit.Namespace))
 	w.must(cp.Namespace(ctx, elsewhere))
 	t.Cleanup(func() {
 		pods := cp.Client().CoreV1().Pods(elsewhere)
 		if err := errors.Join(
-			(&cluster.Cluster{CP: cp}).Clear(context.Background()),
+			(&kit.Cluster{CP: cp}).Clear(context.Background()),
 			pods.DeleteCollection(context.Background(), *metav1.NewDeleteOptions(0), metav1.ListOptions{}),
 		); err != nil {
 			t.Error(err)
 		}
 	})
-	w.Cluster, err = cluster.New(ctx, cp, 3)
+	w.Cluster, err = kit.New(ctx, cp, 3)
 	w.must(err)
-	w.must(w.Record(ctx, w.Nodes[0], time.Now().Add(-cluster.BootedAgo)))
+	w.must(w.Record(ctx, w.Nodes[0], time.Now().Add(-kit.BootedAgo)))
 	for _, n := range w.Nodes {
 		_, err = cp.AddPod(ctx, elsewhere, "p-"+n.Name, n.Name, map[string]string{"k8s-app": "calico-node"}, nil)
 		w.must(err)
@@ -87,7 +89,7 @@ func (w *watched) judge(typeName string) func(wanted) {
 // touch changes an annotation of a node's record, which means nothing.
 func (w *watched) touch(name string) {
 	w.t.Helper()
-	leases := w.CP.Client().CoordinationV1().Leases(cluster.Namespace)
+	leases := w.CP.Client().CoordinationV1().Leases(kit.Namespace)
 	lease, err := leases.Get(w.ctx, name, metav1.GetOptions{})
 	w.must(err)
 	lease.Annotations["touched"] = time.Now().String()
@@ -116,6 +118,36 @@ func (w *watched) watch(typeName, options string) <-chan gate.Result {
 		}
 	})
 	return hints
+}
+
+// verify builds the check, verifies it against what it really reads, and wants
+// a verification that shows how the step could fail.
+func (w *watched) verify(typeName, options, looked string) Verification {
+	w.t.Helper()
+	check, problems := New(typeName, []byte(options), w.reading)
+	if len(problems) > 0 {
+		w.t.Fatal(problems)
+	}
+	v, err := verify(w.ctx, check)
+	w.must(err)
+	if v.Looked != looked {
+		w.t.Errorf("it looked at %s, want %s", v.Looked, looked)
+	}
+	r, err := check.Check(w.ctx)
+	w.must(err)
+	if r != v.Result {
+		w.t.Errorf("Check says %+v, and Verify %+v", r, v.Result)
+	}
+	return v
+}
+
+// changes are the mutations with their reasons, to compare.
+func (v Verification) changes() string {
+	var lines []string
+	for _, m := range v.Mutations {
+		lines = append(lines, m.Change+" -> "+m.Result.Verdict.String()+" "+m.Result.Reason)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func (w *watched) await(hints <-chan gate.Result, reason string) {
@@ -158,14 +190,14 @@ func TestF28WatchHints(t *testing.T) {
 			return err
 		}},
 		{"pod deleted", "podsReady", podsInBoth, "PodsMissing", func(w *watched) error {
-			return w.CP.DeletePod(w.ctx, cluster.CNINamespace, cluster.CNIPod("n1"))
+			return w.CP.DeletePod(w.ctx, kit.CNINamespace, kit.CNIPod("n1"))
 		}},
 		{"rebooted, without a change of readiness", "readySoak", `{}`, "RebootNotRecorded", func(w *watched) error {
 			_, err := w.Nodes[2].Reboot(w.ctx)
 			return err
 		}},
 		{"record deleted", "readySoak", `{}`, "NoRecord", func(w *watched) error {
-			return w.CP.Client().CoordinationV1().Leases(cluster.Namespace).Delete(w.ctx, "n1", metav1.DeleteOptions{})
+			return w.CP.Client().CoordinationV1().Leases(kit.Namespace).Delete(w.ctx, "n1", metav1.DeleteOptions{})
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -189,7 +221,7 @@ func TestF101WatchesBeginAtThePresent(t *testing.T) {
 	_, err := w.Nodes[2].Reboot(w.ctx)
 	w.must(err)
 	w.await(soak, "RebootNotRecorded")
-	w.must(w.CP.DeletePod(w.ctx, cluster.CNINamespace, cluster.CNIPod("n1")))
+	w.must(w.CP.DeletePod(w.ctx, kit.CNINamespace, kit.CNIPod("n1")))
 	w.await(pods, "PodsMissing")
 	_, err = w.CP.AddNode(w.ctx, "n9")
 	w.must(err)
@@ -215,7 +247,7 @@ func TestWatchesOfOneCheckDoNotRace(t *testing.T) {
 		w := newWatched(t)
 		hints := w.watch("podsReady", podsInBoth)
 		for i := range rounds {
-			for namespace, name := range map[string]string{cluster.CNINamespace: cluster.CNIPod("n1"), elsewhere: "p-n1"} {
+			for namespace, name := range map[string]string{kit.CNINamespace: kit.CNIPod("n1"), elsewhere: "p-n1"} {
 				_, err := w.CP.SetPodStatus(w.ctx, namespace, name, func(s *corev1.PodStatus) { s.Message = fmt.Sprint(i) })
 				w.must(err)
 			}

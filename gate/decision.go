@@ -188,3 +188,11 @@ func (o Outcomes) Names() []string {
 	}
 	return names
 }
+
+// Count writes how many there are of something, for a person: 1 step, 2 steps.
+func Count[N int | int32 | int64](n N, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}

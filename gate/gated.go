@@ -236,7 +236,7 @@ func (g *Gated) Inspect() error {
 	} else if g.made != nil && os.SameFile(info, g.made) {
 		return nil
 	}
-	err = fmt.Errorf("something foreign stood at the gated sentinel %s (%s): kured would have taken it for an open gate; find out who made it", g.path, found)
+	err = fmt.Errorf("a foreign entry was found at the gated sentinel %s (%s): kured would have taken it for an open gate; find out who made it", g.path, found)
 	return errors.Join(err, g.clear(g.path))
 }
 

@@ -43,7 +43,7 @@ type Status struct {
 // followsTurn reports whether the gate watches the turn. One that neither waits
 // nor has the turn knows no more than how it once stood.
 func (s Status) followsTurn() bool {
-	return s.TurnOn && (s.Raw.Pending || s.Turn.State.HeldBy(s.Node))
+	return s.TurnOn && s.Turn.Concerns(s.Node, s.Raw.Pending)
 }
 
 // TurnOff is the turn of a gate that does not take part in one: that only one
@@ -78,7 +78,7 @@ func (s Status) log(log *slog.Logger, level slog.Level) {
 	if s.Raw.Pending || s.Raw.Problem != nil {
 		asks = s.Decision.Asks()
 	}
-	if level == slog.LevelInfo && s.State == Closed && (s.Raw.Problem != nil || s.Raw.Pending && (s.Turn.Problem != nil && s.TurnOn || s.Turn.Decision.Loud) || len(s.Decision.Outcomes) > 0 && s.Decision.Result() == Unknown) {
+	if level == slog.LevelInfo && s.State == Closed && (s.Raw.Problem != nil || s.Raw.Pending && (s.Turn.Problem != nil && s.TurnOn || s.Turn.Move.Loud) || len(s.Decision.Outcomes) > 0 && s.Decision.Result() == Unknown) {
 		level = slog.LevelWarn
 	}
 	packages, steps := s.Raw.Packages, s.Decision.Outcomes

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
@@ -111,7 +112,7 @@ func newRig(t *testing.T, checks ...Check) *rig {
 		Pipeline: pipeline, Gated: gated, RawPaths: []string{r.raw}, Changed: r.changed,
 		Interval: 30 * time.Second, MaxAge: time.Minute, Stabilize: time.Minute,
 		Log: slog.New(slog.NewJSONHandler(r.log, nil)),
-		Tell: func(s Status) {
+		Report: func(s Status) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.statuses = append(r.statuses, s)
@@ -398,7 +399,7 @@ func TestKuredIsLookedAtAgain(t *testing.T) {
 		}
 		r.run()
 		r.after(5 * r.Interval)
-		if got := r.Loop.status.Wiring.Kured.Period; int64(got) != period.Load() || got < 5 {
+		if got := r.Loop.finding.Kured.Period; int64(got) != period.Load() || got < 5 {
 			t.Errorf("knows the kured of look %d, of %d", got, period.Load())
 		}
 		r.end()
@@ -409,23 +410,22 @@ func TestKuredIsLookedAtAgain(t *testing.T) {
 // since when it is closed counts from when it was gone.
 func TestTurnIsToldWhatKuredSees(t *testing.T) {
 	r := newRig(t, &script{result: pass})
-	r.Turn = &turn.Turn{}
-	r.Turn.Start()
-	r.Loop.status = Status{TurnOn: true, Node: "a", State: Closed, Turn: turn.View{State: turn.State{Phase: turn.Open, Holder: "a"}}}
+	r.Turn = turn.New(turn.Options{Config: turn.Config{Node: "a"}})
+	r.view = turn.View{State: turn.State{Phase: turn.PhaseOpen, Holder: "a"}}
 	if err := os.WriteFile(r.gated, nil, 0o444); err != nil {
 		t.Fatal(err)
 	}
-	r.tellTurn()
-	if !r.wasOpen || !r.closedSince.IsZero() {
-		t.Errorf("told open: %t, closed since %s", r.wasOpen, r.closedSince)
+	r.updateTurn()
+	if !r.resolved || !r.closedSince.IsZero() {
+		t.Errorf("told open: %t, closed since %s", r.resolved, r.closedSince)
 	}
 	began := time.Now()
 	if err := os.Remove(r.gated); err != nil {
 		t.Fatal(err)
 	}
-	r.tellTurn()
-	if r.wasOpen || r.closedSince.Before(began) {
-		t.Errorf("told open: %t, closed since %s", r.wasOpen, r.closedSince)
+	r.updateTurn()
+	if r.resolved || r.closedSince.Before(began) {
+		t.Errorf("told open: %t, closed since %s", r.resolved, r.closedSince)
 	}
 }
 
@@ -503,7 +503,7 @@ func TestLogIsQuietButNeverSilent(t *testing.T) {
 			if err := json.Unmarshal([]byte(line), &fields); err != nil {
 				t.Fatal(err)
 			}
-			if strings.Contains(fields["msg"].(string), "1 of 1 steps") {
+			if strings.Contains(fields["msg"].(string), "blocked by 1 of 1 step:") {
 				reminders++
 				last = fields
 			}
@@ -559,7 +559,7 @@ func TestSharedReadsOncePerEvaluation(t *testing.T) {
 	var mu sync.Mutex
 	var reads int
 	check := checkFunc(func(ctx context.Context) (Result, error) {
-		_, err := Shared(ctx, "key", func(context.Context) (int, error) {
+		_, err := cluster.Shared(ctx, "key", func(context.Context) (int, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			reads++
@@ -598,8 +598,8 @@ func TestLastMomentBeforeOpening(t *testing.T) {
 				r = newRig(t, checkFunc(func(context.Context) (Result, error) { return pass, change(r) }))
 				r.Stabilize = 0
 				opened := false
-				tell := r.Tell
-				r.Tell = func(s Status) { opened = opened || s.State == Open || r.isOpen(); tell(s) }
+				report := r.Report
+				r.Report = func(s Status) { opened = opened || s.State == Open || r.isOpen(); report(s) }
 				r.run()
 				r.require()
 				r.after(time.Second)

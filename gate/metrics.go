@@ -26,20 +26,20 @@ var (
 	openSince           = desc("open_since_timestamp_seconds", "When the gate opened, and 0 while it is not open.")
 	stepVerdict         = desc("step_verdict", "1 for the last verdict of each step: Pass, Fail or Unknown.", "step", "type", "verdict", "reason")
 	stepBlockingSince   = desc("step_blocking_since_timestamp_seconds", "When the step began to hold the gate closed, and 0 while it does not, is soft, or is overridden.", "step", "type")
-	stepSoft            = desc("step_soft", "1 for a step that does not pass and, being soft, holds nothing back.", "step", "type")
-	evaluations         = desc("evaluations_total", "Evaluations by their worst verdict.", "result")
+	stepSoft            = desc("step_soft", "1 for a step that does not pass but is soft, so it does not block.", "step", "type")
+	evaluationsTotal    = desc("evaluations_total", "Evaluations by their worst verdict.", "result")
 	lastEvaluation      = desc("last_evaluation_timestamp_seconds", "When the last finished evaluation began, and 0 while no reboot is pending.")
 	nextEvaluation      = desc("next_evaluation_timestamp_seconds", "When the next evaluation is due, and 0 while none is.")
-	kuredWired          = desc("kured_wired", "1 for what the kured on this node looks at: Wired is the gated sentinel.", "reason")
+	kuredWired          = desc("kured_wired", "1 for the reason that describes what the kured on this node looks at; Wired means the gated sentinel.", "reason")
 	turnPhase           = desc("turn", "1 for the phase of the turn and its holder, as this gate sees it.", "phase", "holder")
 	turnSince           = desc("turn_since_timestamp_seconds", "When the turn entered its phase, and 0 where that is not known.")
-	turnKnown           = desc("turn_known", "Whether this gate knows how the turn stands. Of the turn only gates tell that wait or have it.")
+	turnKnown           = desc("turn_known", "Whether this gate knows how the turn stands. Exported only while this node waits for or holds the turn.")
 	turnHalted          = desc("turn_halted", "Whether the whole rollout is halted.")
 	turnHeld            = desc("turn_held", "Whether this node is held.")
-	turnWaiting         = desc("turn_waiting", "How many nodes waited when the turn was given last.")
-	turnNotActedOn      = desc("turn_not_acted_on", "How many gates in a row were open without kured acting on them; at 2 the turn stops.")
-	turnOverrides       = desc("turn_overrides", "How many steps people have overridden, also where the time of that is over.")
-	foreign             = desc("foreign_entries_removed_total", "How often the gated path held what this gate had not put there, or lacked what it had.")
+	turnWaiting         = desc("turn_waiting", "How many nodes waited when the turn was last granted.")
+	turnNotActedOn      = desc("turn_not_acted_on", "How many open gates in a row kured ignored; at 2 the turn stops.")
+	turnOverrides       = desc("turn_overrides", "How many steps operators have overridden, expired overrides included.")
+	foreign             = desc("foreign_entries_removed_total", "How often something other than this gate changed the entry at the gated path.")
 )
 
 // Metrics exports the last status.
@@ -62,8 +62,8 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Tell takes a new status.
-func (m *Metrics) Tell(s Status) {
+// Report takes a new status.
+func (m *Metrics) Report(s Status) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.status = s
@@ -79,7 +79,7 @@ func (m *Metrics) Tell(s Status) {
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rebootRequired, rebootRequiredSince, rawSentinelProblem, state, stateSince, openSince,
-		stepVerdict, stepBlockingSince, stepSoft, evaluations, lastEvaluation, nextEvaluation, kuredWired, foreign,
+		stepVerdict, stepBlockingSince, stepSoft, evaluationsTotal, lastEvaluation, nextEvaluation, kuredWired, foreign,
 		turnPhase, turnSince, turnKnown, turnHalted, turnHeld, turnWaiting, turnNotActedOn, turnOverrides,
 	} {
 		ch <- d
@@ -118,7 +118,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(stepSoft, truth(o.Soft), o.Name, o.Type)
 	}
 	for _, verdict := range []Verdict{Unknown, Fail, Pass} {
-		counter(evaluations, s.Evaluations[verdict], verdict.String())
+		counter(evaluationsTotal, s.Evaluations[verdict], verdict.String())
 	}
 	gauge(lastEvaluation, seconds(s.Decision.Began))
 	gauge(nextEvaluation, seconds(s.RetryAt))
@@ -131,7 +131,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	v := s.Turn
 	if phase := v.State.Phase; v.Problem == nil {
-		if phase == turn.Unwritten {
+		if phase == turn.PhaseUnwritten {
 			phase = "unused"
 		}
 		gauge(turnPhase, 1, string(phase), v.State.Holder)

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 )
 
@@ -36,6 +37,14 @@ var camelCase = regexp.MustCompile(`^[A-Z][A-Za-z0-9]*$`)
 // maxReason bounds a reason, in bytes: it ends up in labels of metrics.
 const maxReason = 64
 
+// Reasons that a step with a NodeSelector gives without asking its check.
+const (
+	// ReasonNotOnThisNode: the NodeSelector does not match the gate's own node.
+	ReasonNotOnThisNode = "NotOnThisNode"
+	// ReasonOwnNodeUnknown: the gate's own node is not known.
+	ReasonOwnNodeUnknown = "OwnNodeUnknown"
+)
+
 // Step is a named, configured instance of a check.
 type Step struct {
 	Name, Type string
@@ -44,10 +53,17 @@ type Step struct {
 	Timeout time.Duration
 	// SoftUntil is until when the step only reports; zero: it always counts.
 	SoftUntil time.Time
-	// Scope says whom a failure of the step is about.
+	// Scope says whom a failure of the step is about. With a NodeSelector that
+	// is always the gate's own node.
 	Scope Scope
+	// NodeSelector chooses the nodes whose gates ask the check; all by default.
+	// On the others the step passes without asking.
+	NodeSelector cluster.Selector
+	// OwnNode reads the gate's own node, for NodeSelector. The problem is why
+	// the node is not known.
+	OwnNode func(context.Context) (own cluster.Node, problem string, err error)
 
-	running atomic.Bool
+	running *atomic.Bool
 }
 
 // Pipeline is the steps that must all pass.
@@ -65,16 +81,21 @@ func NewPipeline(steps []*Step, now func(context.Context) (time.Time, error)) (*
 		return nil, errors.New("a pipeline without steps would let every reboot through: configure at least one check")
 	}
 	names := map[string]bool{}
+	p := &Pipeline{now: now}
 	for _, s := range steps {
 		if s.Check == nil || s.Timeout <= 0 {
 			return nil, fmt.Errorf("step %q has no check or no timeout", s.Name)
+		}
+		if !s.NodeSelector.Empty() && s.OwnNode == nil {
+			return nil, fmt.Errorf("step %q has a node selector, and cannot read the node", s.Name)
 		}
 		if names[s.Name] {
 			return nil, fmt.Errorf("two steps are named %q", s.Name)
 		}
 		names[s.Name] = true
+		p.steps = append(p.steps, s.started())
 	}
-	return &Pipeline{steps, now}, nil
+	return p, nil
 }
 
 // Evaluate runs all steps at once, each within its timeout, none skipped
@@ -85,7 +106,7 @@ func NewPipeline(steps []*Step, now func(context.Context) (time.Time, error)) (*
 func (p *Pipeline) Evaluate(ctx context.Context, overrides map[string]turn.Override, report func(Outcome)) Decision {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ctx = withReads(ctx)
+	ctx = cluster.WithReads(ctx)
 	decision := Decision{Began: time.Now(), Outcomes: make(Outcomes, len(p.steps))}
 	var all sync.WaitGroup
 	var reporting sync.Mutex
@@ -120,6 +141,61 @@ func (p *Pipeline) before(ctx context.Context, s *Step, moment time.Time) bool {
 	defer cancel()
 	now, err := p.now(ctx)
 	return err == nil && now.Before(moment)
+}
+
+// started returns the step as a pipeline runs it.
+func (s *Step) started() *Step {
+	own := *s
+	own.running = new(atomic.Bool)
+	if watcher, ok := s.Check.(Watcher); ok && !s.NodeSelector.Empty() {
+		own.Check = watchedHere{watcher, s}
+	}
+	return &own
+}
+
+// watchedHere is the Watcher of a step with a NodeSelector. On a node that the
+// selector does not match it is silent.
+type watchedHere struct {
+	Watcher
+	step *Step
+}
+
+// Watch passes on what the check sees, where the step asks it.
+func (w watchedHere) Watch(ctx context.Context, hint func(Result)) error {
+	own, problem, err := w.step.OwnNode(ctx)
+	if err != nil {
+		return err
+	}
+	if problem == "" && !w.step.NodeSelector.Matches(own.Labels) {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return w.Watcher.Watch(ctx, hint)
+}
+
+// ask asks the check, where the step is one of this node's.
+func (s *Step) ask(ctx context.Context) (Result, error) {
+	if s.NodeSelector.Empty() {
+		return s.Check.Check(ctx)
+	}
+	own, problem, err := s.OwnNode(ctx)
+	switch {
+	case err != nil:
+		return Result{}, err
+	case problem != "":
+		return Undecided(ReasonOwnNodeUnknown, "%s", problem), nil
+	case !s.NodeSelector.Matches(own.Labels):
+		return Passed(ReasonNotOnThisNode, "this node does not match the step's nodeSelector %q: nothing was asked", s.NodeSelector), nil
+	}
+	return s.Check.Check(ctx)
+}
+
+// scope is whom a failure of the step is about.
+func (s *Step) scope() Scope {
+	if !s.NodeSelector.Empty() {
+		return NodeScope
+	}
+	return s.Scope
 }
 
 func (s *Step) run(ctx context.Context) Outcome {
@@ -163,7 +239,7 @@ func (s *Step) guarded(ctx context.Context) (r Result) {
 			r = Undecided(ReasonPanic, "the check panicked: %v", p)
 		}
 	}()
-	r, err := s.Check.Check(ctx)
+	r, err := s.ask(ctx)
 	switch {
 	case err == nil:
 		return r
@@ -188,7 +264,7 @@ func (s *Step) outcome(r Result, took time.Duration) Outcome {
 	return Outcome{
 		Name: s.Name, Type: s.Type,
 		Verdict: r.Verdict, Reason: r.Reason, Message: clip(r.Message),
-		Seconds: took.Seconds(), retryAfter: max(r.RetryAfter, 0), scope: s.Scope,
+		Seconds: took.Seconds(), retryAfter: max(r.RetryAfter, 0), scope: s.scope(),
 	}
 }
 

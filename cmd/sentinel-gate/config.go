@@ -22,15 +22,13 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 const (
 	apiVersion = "sentinel-gate.io/v1alpha1"
 	kind       = "GateConfiguration"
 )
-
-// jitter is by how much an interval may be longer than configured.
-const jitter = 1.1
 
 // configuration is the file, docs/configuration.md.
 type configuration struct {
@@ -48,7 +46,7 @@ type configuration struct {
 
 	hash    string
 	steps   []*gate.Step
-	cluster *checks.Cluster
+	cluster *cluster.Cluster
 	// sentinelSound: nothing is wrong with the sentinels' paths.
 	sentinelSound bool
 }
@@ -83,7 +81,7 @@ type step struct {
 	Timeout model.Duration  `json:"timeout"`
 	Options json.RawMessage `json:"options"`
 	// NodeSelector chooses the nodes whose gates run the step; all by default.
-	NodeSelector checks.Selector `json:"nodeSelector"`
+	NodeSelector cluster.Selector `json:"nodeSelector"`
 	// SoftUntil is until when the step only reports.
 	SoftUntil instant `json:"softUntil"`
 }
@@ -119,7 +117,7 @@ func defaults() configuration {
 // load reads and validates the configuration. Its error joins every mistake,
 // each with its path; what could be read is returned beside it. The cluster may
 // be nil where the checks will not be run.
-func load(path string, cluster *checks.Cluster) (*configuration, error) {
+func load(path string, cluster *cluster.Cluster) (*configuration, error) {
 	c := defaults()
 	c.sentinelSound, c.cluster = true, cluster
 	data, err := os.ReadFile(path)
@@ -244,10 +242,8 @@ func directory(path string) string {
 	return dir
 }
 
-// longestTimeout is how long a step may take so that an open gate is evaluated
-// anew before maxAge has passed.
 func (c *configuration) longestTimeout() time.Duration {
-	return time.Duration(c.MaxAge) - time.Duration(jitter*float64(c.Interval)) - time.Second
+	return gate.LongestTimeout(time.Duration(c.Interval), time.Duration(c.MaxAge))
 }
 
 var stepName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -273,12 +269,9 @@ func (c *configuration) addStep(i int, raw []byte) []error {
 	}
 	check, wrong := checks.New(s.Type, s.Options, c.cluster)
 	problems = append(problems, wrong...)
-	scope := checks.ScopeOf(s.Type)
-	if check != nil && s.NodeSelector.String() != "" {
-		check, scope = checks.OnNodes(check, s.NodeSelector, c.cluster), gate.NodeScope
-	}
 	c.steps = append(c.steps, &gate.Step{
-		Name: s.Name, Type: s.Type, Timeout: time.Duration(s.Timeout), Check: check, Scope: scope, SoftUntil: time.Time(s.SoftUntil),
+		Name: s.Name, Type: s.Type, Timeout: time.Duration(s.Timeout), Check: check, Scope: checks.ScopeOf(s.Type), SoftUntil: time.Time(s.SoftUntil),
+		NodeSelector: s.NodeSelector, OwnNode: c.cluster.OwnNode,
 	})
 	for i, problem := range problems {
 		problems[i] = fmt.Errorf("%s: %w", path, problem)
@@ -294,7 +287,11 @@ func (c *configuration) served(ctx context.Context, path string) error {
 	defer cancel()
 	var problems []error
 	for i, s := range c.steps {
-		if err := checks.Served(ctx, s.Check); err != nil {
+		validator, ok := s.Check.(checks.Validator)
+		if !ok {
+			continue
+		}
+		if err := validator.Validate(ctx); err != nil {
 			problems = append(problems, fmt.Errorf("checks[%d] %q: %w", i, s.Name, err))
 		}
 	}
@@ -311,6 +308,6 @@ func checkConfig(f flags, stdout io.Writer) error {
 	if err != nil {
 		return unusable{err}
 	}
-	fmt.Fprintf(stdout, "%s is a valid %s with %d checks (hash %s)\n", f.config, kind, len(c.steps), c.hash)
+	fmt.Fprintf(stdout, "%s is a valid %s with %s (hash %s)\n", f.config, kind, gate.Count(len(c.steps), "check"), c.hash)
 	return nil
 }

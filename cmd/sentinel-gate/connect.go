@@ -7,12 +7,18 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/sentinel-gate/sentinel-gate/checks"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
+// defaultNamespace is where chart and manifests put the gates.
+const defaultNamespace = "sentinel-gate"
+
 // connect prepares the clients; it sends nothing yet.
-func connect(f flags) (*checks.Cluster, error) {
+func connect(f flags) (*cluster.Cluster, error) {
 	var missing []error
+	if f.namespace == "" && f.kubeconfig != "" && (f.once || f.verify) { // somebody looks from outside
+		f.namespace = defaultNamespace
+	}
 	if f.nodeName == "" {
 		missing = append(missing, errors.New("the node's name is not known: set --node-name or NODE_NAME (in a pod from fieldRef spec.nodeName)"))
 	}
@@ -24,11 +30,11 @@ func connect(f flags) (*checks.Cluster, error) {
 		return nil, err
 	}
 	config.UserAgent = "sentinel-gate/" + buildVersion()
-	cluster, err := checks.NewCluster(config, f.namespace, f.nodeName)
+	reads, err := cluster.New(config, f.namespace, f.nodeName)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the API server's client: %w", err)
 	}
-	return cluster, nil
+	return reads, nil
 }
 
 func restConfig(kubeconfig string) (*rest.Config, error) {

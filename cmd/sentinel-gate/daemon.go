@@ -18,8 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/klog/v2"
 
-	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 	"github.com/sentinel-gate/sentinel-gate/gate/tether"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
@@ -57,12 +57,12 @@ func daemon(ctx context.Context, f flags, stdout io.Writer) error {
 }
 
 func fatal(log *slog.Logger, err error) error {
-	log.Error("the gate cannot run, and is closed", "error", err)
-	return told{err}
+	log.Error("the gate cannot run; it is closed", "error", err)
+	return reported{err}
 }
 
 // work wires the parts together.
-func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluster, gated *gate.Gated, log *slog.Logger) error {
+func work(ctx context.Context, f flags, c *configuration, cluster *cluster.Cluster, gated *gate.Gated, log *slog.Logger) error {
 	if err := gated.Prove(); err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluste
 	if err != nil {
 		return err
 	}
-	writer, err := record.NewWriter(cluster.Leases(), f.nodeName, c.hash, f.hostProc, log)
+	writer, err := record.NewWriter(cluster.LeaseClient(), f.nodeName, c.hash, f.hostProc, log)
 	if err != nil {
 		return err
 	}
@@ -91,9 +91,9 @@ func work(ctx context.Context, f flags, c *configuration, cluster *checks.Cluste
 		Pipeline: pipeline, Gated: gated, RawPaths: c.Sentinel.Raw, Changed: changed,
 		Interval: time.Duration(c.Interval), MaxAge: time.Duration(c.MaxAge), Stabilize: time.Duration(c.Stabilize),
 		Wiring: func() wiring.Finding { return lookedAt(f, c) },
-		Turn:   taken, BootedAt: writer.BootedAt, Log: log,
-		Tell: func(s gate.Status) {
-			metrics.Tell(s)
+		Turn:   taken, Log: log,
+		Report: func(s gate.Status) {
+			metrics.Report(s)
 			writer.Set(s.State.String(), s.Decision.Blocking().Names(), s.Raw.Since)
 			looked.Store(true)
 		},
@@ -128,7 +128,7 @@ func warn(log *slog.Logger, c *configuration, gated *gate.Gated) {
 		log.Warn("the gated sentinel is on a file system that outlives a reboot: put it on a tmpfs, such as /run; a plain file left there would reboot the node again and again", "gated", c.Sentinel.Gated)
 	}
 	if c.Sentinel.Mode == gate.ModeTether && !tether.SeesKernelThreads() {
-		log.Warn("no kernel threads in /proc: this is not the machine's own pid namespace. Where the node is itself a container that is as it should be; otherwise kured cannot see the gate's threads: set hostPID: true for the pod")
+		log.Warn("no kernel threads in /proc: this is not the machine's own pid namespace. That is expected where the node itself is a container; otherwise kured cannot see the gate's threads: set hostPID: true for the pod")
 	}
 	if c.Sentinel.Mode == gate.ModeFile {
 		log.Warn("sentinel.mode is file: a gate that is killed or hangs leaves the gated sentinel behind, and kured will act on it", "gated", c.Sentinel.Gated)
@@ -161,7 +161,7 @@ func endpoints(registry *prometheus.Registry, loop *gate.Loop, looked *atomic.Bo
 		_, _ = io.WriteString(w, "ok\n")
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, loop.Alive(), "the loop has not come around for too long")
+		answer(w, loop.Alive(), "the gate's loop is stuck")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !looked.Load() {

@@ -31,9 +31,9 @@ func parse(args []string, stdout io.Writer) (flags, error) {
 	set.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	set.StringVar(&f.logFormat, "log-format", "json", "json or text")
 	set.StringVar(&f.hostProc, "host-proc", "/proc", "where the host's boot id, uptime and processes are read")
-	set.BoolVar(&f.once, "once", false, "evaluate once, print a table and touch nothing; exit 0 if every step passes, 1 if one does not, 2 if it cannot be told")
+	set.BoolVar(&f.once, "once", false, "evaluate once, print a table and touch nothing; exit 0 if every step passes, 1 if one does not, 2 if that cannot be found out")
 	set.BoolVar(&f.checkConfig, "check-config", false, "report every mistake in the configuration, and exit")
-	set.BoolVar(&f.verify, "verify", false, "show of each step what it looks at and what would make it fail, and touch nothing; exit 0 if every step can fail, 1 if one cannot, 2 if it cannot be told")
+	set.BoolVar(&f.verify, "verify", false, "show of each step what it looks at and what would make it fail, and touch nothing; exit 0 if every step can fail, 1 if one cannot, 2 if that cannot be found out")
 	set.BoolVar(&f.printRBAC, "print-rbac", false, "print the ClusterRole that the configured steps need, and exit")
 	set.BoolVar(&f.version, "version", false, "print the version, and exit")
 	if err := set.Parse(args); err != nil {

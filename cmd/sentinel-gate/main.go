@@ -25,15 +25,15 @@ const (
 	exitUnusable = 2 // the flags, the configuration or the cluster cannot be used
 )
 
-// unusable is an error that ends with exitUnusable, told one that the table or
+// unusable is an error that ends with exitUnusable, reported one that the table or
 // the log has shown already.
 type (
 	unusable struct{ error }
-	told     struct{ error }
+	reported struct{ error }
 )
 
 func (u unusable) Unwrap() error { return u.error }
-func (t told) Unwrap() error     { return t.error }
+func (r reported) Unwrap() error { return r.error }
 
 func main() {
 	if os.Getenv("GOGC") == "" {
@@ -51,7 +51,7 @@ func status(err error, stderr io.Writer) int {
 	if err == nil || errors.Is(err, pflag.ErrHelp) {
 		return exitOK
 	}
-	if !errors.As(err, new(told)) {
+	if !errors.As(err, new(reported)) {
 		fmt.Fprintln(stderr, "sentinel-gate:", err)
 	}
 	if errors.As(err, new(unusable)) {

@@ -20,10 +20,10 @@ import (
 func TestIdleGateTellsNothingOfTheTurn(t *testing.T) {
 	registry := newRegistry(&record.Writer{})
 	metrics := gate.NewMetrics(registry)
-	s := gate.Status{TurnOn: true, Node: "a", State: gate.Idle, Turn: turn.View{State: turn.State{Phase: turn.Open, Holder: "b"}}}
+	s := gate.Status{TurnOn: true, Node: "a", State: gate.Idle, Turn: turn.View{State: turn.State{Phase: turn.PhaseOpen, Holder: "b"}}}
 	for holder, want := range map[string]bool{"b": false, "a": true} {
 		s.Turn.State.Holder = holder
-		metrics.Tell(s)
+		metrics.Report(s)
 		families, err := registry.Gather()
 		if err != nil {
 			t.Fatal(err)
@@ -42,7 +42,7 @@ func TestIdleGateTellsNothingOfTheTurn(t *testing.T) {
 // nothing else; no page shows a metric that there is not.
 func TestEveryMetricIsDocumented(t *testing.T) {
 	registry := newRegistry(&record.Writer{})
-	gate.NewMetrics(registry).Tell(gate.Status{
+	gate.NewMetrics(registry).Report(gate.Status{
 		TurnOn: true,
 		Raw:    gate.Raw{Pending: true},
 		State:  gate.Closed,

@@ -34,11 +34,20 @@ func once(ctx context.Context, f flags, stdout io.Writer) error {
 	}
 	stands, overrides := readTurn(ctx, f, c)
 	decision := pipeline.Evaluate(ctx, overrides, nil)
-	if err := table(stdout, f, c, decision, gate.ReadRaw(c.Sentinel.Raw, time.Now()), stands); err != nil {
+	raw, kured := seenOnNode(f, c, outside(ctx, f, c))
+	fmt.Fprintf(stdout, "node %s, %s, configuration %s\n\n", f.nodeName, decision.Began.UTC().Format(time.RFC3339), c.hash)
+	if err := errors.Join(table(stdout, decision), describe(stdout,
+		about{"raw sentinel", []string{raw}},
+		about{"steps", whole(decision)},
+		about{"stabilize", []string{fmt.Sprintf("the gate opens after every step has passed for %s", c.Stabilize)}},
+		about{"kured", []string{kured}},
+		about{"records", withoutRecords(ctx, c)},
+		about{"turn", stands},
+	)); err != nil {
 		return err
 	}
 	if !decision.Passes() {
-		return told{errors.New("a step does not pass")}
+		return reported{errors.New("a step does not pass")}
 	}
 	return nil
 }
@@ -61,8 +70,58 @@ func usable(ctx context.Context, f flags) (*configuration, error) {
 	return c, c.served(ctx, f.config)
 }
 
-func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw, stands []string) error {
-	fmt.Fprintf(w, "node %s, %s, configuration %s\n\n", f.nodeName, d.Began.UTC().Format(time.RFC3339), c.hash)
+// about is what is said of something, a sentence to a line.
+type about struct {
+	what      string
+	sentences []string
+}
+
+// describe prints what is said of each thing, beside its name.
+func describe(w io.Writer, all ...about) error {
+	var b strings.Builder
+	for _, a := range all {
+		label := a.what + ":"
+		for _, sentence := range a.sentences {
+			fmt.Fprintf(&b, "%-15s%s\n", label, sentence)
+			label = ""
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// seenOnNode says what only the node itself can see: its raw sentinel, and its kured.
+func seenOnNode(f flags, c *configuration, outside string) (rawSentinel, kured string) {
+	if outside != "" {
+		return outside, outside
+	}
+	finding := lookedAt(f, c)
+	kured = fmt.Sprintf("%s: %s", finding.Reason, oneLine(finding.Message))
+	switch raw := gate.ReadRaw(c.Sentinel.Raw, time.Now()); {
+	case raw.Problem != nil:
+		return oneLine(raw.Problem.Error()), kured
+	case !raw.Pending:
+		return fmt.Sprintf("none at %s: no reboot is pending", strings.Join(c.Sentinel.Raw, ", ")), kured
+	default:
+		return fmt.Sprintf("a reboot is pending since %s%s", raw.Since.UTC().Format(time.RFC3339), forPackages(raw.Packages)), kured
+	}
+}
+
+// whole says what follows from all outcomes.
+func whole(d gate.Decision) []string {
+	blocking := d.Blocking()
+	if len(blocking) == 0 {
+		return []string{fmt.Sprintf("all %d pass%s", len(d.Outcomes), butFor("soft", d.Soft())+butFor("overridden", d.Overridden()))}
+	}
+	sentences := []string{fmt.Sprintf("blocked by %d of %d: %s", len(blocking), len(d.Outcomes), strings.Join(blocking.Names(), ", "))}
+	if wait := d.RetryAfter(); wait > 0 {
+		sentences = append(sentences, "not before "+d.Began.Add(wait).UTC().Format(time.RFC3339))
+	}
+	return sentences
+}
+
+// table prints the outcomes, and an empty line.
+func table(w io.Writer, d gate.Decision) error {
 	rows := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(rows, "STEP\tTYPE\tVERDICT\tREASON\tTOOK\tMESSAGE")
 	for _, o := range d.Outcomes {
@@ -78,27 +137,7 @@ func table(w io.Writer, f flags, c *configuration, d gate.Decision, raw gate.Raw
 	if err := rows.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(w)
-	switch {
-	case raw.Problem != nil:
-		fmt.Fprintf(w, "raw sentinel:  %s\n", oneLine(raw.Problem.Error()))
-	case !raw.Pending:
-		fmt.Fprintf(w, "raw sentinel:  none at %s: no reboot is pending\n", strings.Join(c.Sentinel.Raw, ", "))
-	default:
-		fmt.Fprintf(w, "raw sentinel:  a reboot is pending since %s%s\n", raw.Since.UTC().Format(time.RFC3339), forPackages(raw.Packages))
-	}
-	if blocking := d.Blocking(); len(blocking) > 0 {
-		fmt.Fprintf(w, "steps:         %d of %d hold the gate closed: %s\n", len(blocking), len(d.Outcomes), strings.Join(blocking.Names(), ", "))
-		if wait := d.RetryAfter(); wait > 0 {
-			fmt.Fprintf(w, "               not before %s\n", d.Began.Add(wait).UTC().Format(time.RFC3339))
-		}
-	} else {
-		fmt.Fprintf(w, "steps:         all %d pass%s\n", len(d.Outcomes), butFor("soft", d.Soft())+butFor("overridden", d.Overridden()))
-	}
-	fmt.Fprintf(w, "stabilize:     the gate opens after every step has passed for %s\n", c.Stabilize)
-	kured := lookedAt(f, c)
-	fmt.Fprintf(w, "kured:         %s: %s\n", kured.Reason, oneLine(kured.Message))
-	_, err := fmt.Fprintf(w, "turn:          %s\n", strings.Join(stands, "\n               "))
+	_, err := fmt.Fprintln(w)
 	return err
 }
 
@@ -111,16 +150,16 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.Timeout))
 	defer cancel()
 	ctx, reading := clock.Read(ctx)
-	lease, err := c.cluster.Leases().Get(ctx, turn.LeaseName, metav1.GetOptions{})
+	lease, err := c.cluster.LeaseClient().Get(ctx, turn.LeaseName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return []string{fmt.Sprintf("unknown, and so closed: %v", turn.ErrMissing)}, nil
+		return []string{fmt.Sprintf("unknown, so the gate is closed: %v", turn.ErrMissing)}, nil
 	}
 	if err != nil {
-		return []string{fmt.Sprintf("unknown, and so closed: reading the turn: %v", err)}, nil
+		return []string{fmt.Sprintf("unknown, so the gate is closed: reading the turn: %v", err)}, nil
 	}
 	now, err := reading.Now()
 	if err != nil {
-		return []string{fmt.Sprintf("unknown, and so closed: %v", err)}, nil
+		return []string{fmt.Sprintf("unknown, so the gate is closed: %v", err)}, nil
 	}
 	o := turn.ParseOperator(lease)
 	for _, problem := range o.Problems {
@@ -134,36 +173,39 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 		stands = append(stands, "this node is held: "+reason)
 	}
 	if o.Halted {
-		stands = append([]string{"HALTED, and so closed everywhere: " + o.HaltReason}, stands...)
+		stands = append([]string{"HALTED, every gate is closed: " + o.HaltReason}, stands...)
 	}
 	state, err := turn.Parse(lease)
 	if err != nil {
-		return append([]string{fmt.Sprintf("unknown, and so closed: %v", err)}, stands...), o.Overridden(now)
+		return append([]string{fmt.Sprintf("unknown, so the gate is closed: %v", err)}, stands...), o.Overridden(now)
 	}
 	first := fmt.Sprintf("%s, epoch %d", turn.View{State: state}, state.Epoch)
 	if !state.Since.IsZero() {
 		first += ", since " + state.Since.UTC().Format(time.RFC3339)
 	}
 	stands = append([]string{first}, stands...)
-	nodes, err := turn.List(ctx, c.cluster.Leases())
+	nodes, err := turn.List(ctx, c.cluster.LeaseClient())
 	if err != nil {
-		return append(stands, fmt.Sprintf("who waits is not known: %v", err)), o.Overridden(now)
+		return append(stands, fmt.Sprintf("cannot tell which nodes wait: %v", err)), o.Overridden(now)
 	}
 	if err := state.SetBack(nodes); err != nil {
-		return append([]string{fmt.Sprintf("unknown, and so closed: %v", err)}, stands...), o.Overridden(now)
+		return append([]string{fmt.Sprintf("unknown, so the gate is closed: %v", err)}, stands...), o.Overridden(now)
 	}
 	ranked := turn.Rank(nodes)
 	stands = append(stands, waits(ranked, f.nodeName))
 	soak := c.soak(o.Overridden(now))
 	if need := time.Duration(len(ranked)) * soak; c.Turn.Deadline > 0 && need > time.Duration(c.Turn.Deadline) {
-		stands = append(stands, fmt.Sprintf("the deadline of %s CANNOT BE MET: %d nodes wait, and a soak of %s each takes %s", c.Turn.Deadline, len(ranked), model.Duration(soak), model.Duration(need)))
+		stands = append(stands, fmt.Sprintf("the deadline of %s CANNOT BE MET: %s to reboot, and a soak of %s each takes %s", c.Turn.Deadline, gate.Count(len(ranked), "node"), model.Duration(soak), model.Duration(need)))
 	}
 	return stands, o.Overridden(now)
 }
 
 // waits says how many nodes wait, and who is ahead of this one.
 func waits(ranked []turn.Candidate, node string) string {
-	text := fmt.Sprintf("%d nodes wait for a reboot", len(ranked))
+	text := gate.Count(len(ranked), "node") + " wait for a reboot"
+	if len(ranked) == 1 {
+		text = "1 node waits for a reboot"
+	}
 	here := slices.IndexFunc(ranked, func(c turn.Candidate) bool { return c.Node == node })
 	switch here {
 	case -1:

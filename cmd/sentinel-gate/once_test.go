@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
@@ -93,6 +94,7 @@ func (w *world) normal(text string) string {
 		{`configuration [0-9a-f]{12}`, "configuration HASH"},
 		{`\b\d+\.\d{3}s`, "0.000s"},
 		{`\b49h3\dm\d+s`, "49h30m"},
+		{`\b50h0m\d+s`, "50h"},
 		{`\b\d+s ago`, "0s ago"},
 		{regexp.QuoteMeta(w.dir), "DIR"},
 	} {
@@ -145,7 +147,7 @@ func TestOncePasses(t *testing.T) {
 STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
 nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
 cni    podsReady   PASS     PodsReady   0.000s  all 3 pods are Running and Ready
-soak   readySoak   PASS     Soaked      0.000s  quiet for 49h30m: the last was that node n3 booted
+soak   readySoak   PASS     Soaked      0.000s  quiet for 49h30m, since node n3 booted
 
 raw sentinel:  none at DIR/reboot-required: no reboot is pending
 steps:         all 3 pass
@@ -153,6 +155,41 @@ stabilize:     the gate opens after every step has passed for 1m
 kured:         NoKured: no kured runs on this node: nobody looks at the gated sentinel
 turn:          free, epoch 0, since TIME
                0 nodes wait for a reboot; this one does not
+`)
+}
+
+// From outside the cluster, before anything is installed in it: what only the node can
+// see is not looked at, what the missing records mean is said, and the rest is judged.
+func TestOnceFromOutside(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.CP.Client().CoordinationV1().Leases(cluster.Namespace).DeleteCollection(w.ctx, *metav1.NewDeleteOptions(0), metav1.ListOptions{}))
+	elsewhere := filepath.Join(w.proc(), "sys/kernel/random")
+	w.must(os.MkdirAll(elsewhere, 0o755))
+	write(t, filepath.Join(elsewhere, "boot_id"), "11111111-2222-3333-4444-555555555555\n")
+	before := files(t, w.dir)
+	exit, stdout, stderr := command(w.ctx, "--once", "--config", w.config, "--kubeconfig", w.CP.Kubeconfig(), "--node-name", "n1", "--host-proc", w.proc())
+	if exit != 1 {
+		t.Errorf("exit status %d", exit)
+	}
+	if after := files(t, w.dir); after != before {
+		t.Errorf("files\nbefore %s\nafter  %s", before, after)
+	}
+	wantOutput(t, "stderr", stderr, "")
+	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
+
+STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
+nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
+cni    podsReady   PASS     PodsReady   0.000s  all 3 pods are Running and Ready
+soak   readySoak   UNKNOWN  NoRecord    0.000s  cannot tell when 3 of 3 nodes last rebooted: n1 (no record: its gate never ran; start it, or exclude the node with gateSelector), n2 (no record: its gate never ran; start it, or exclude the node with gateSelector), n3 (no record: its gate never ran; start it, or exclude the node with gateSelector)
+
+raw sentinel:  not looked at: this command does not run on node n1
+steps:         blocked by 1 of 3: soak
+stabilize:     the gate opens after every step has passed for 1m
+kured:         not looked at: this command does not run on node n1
+records:       none in namespace sentinel-gate: no gate has run there yet
+               without them a step cannot know of earlier reboots, and stays Unknown until every node's gate has run
+               by the nodes' status alone, soak would be PASS Soaked: quiet for 50h, since node n1 became Ready=True
+turn:          unknown, so the gate is closed: the turn's Lease sentinel-gate-turn does not exist: create it as docs/turn.md describes
 `)
 }
 
@@ -174,12 +211,12 @@ func TestOnceBlocked(t *testing.T) {
 	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
 
 STEP   TYPE        VERDICT  REASON             TOOK    MESSAGE
-nodes  nodesReady  FAIL     NodesNotReady      0.000s  1 of 3 nodes are not Ready, and 0 may be: n2 (Ready=False, KubeletNotReady)
-cni    podsReady   FAIL     PodsMissing        0.000s  1 pods are missing or not ready, of 2 found: n3 (no pod of kube-system/calico-node)
-soak   readySoak   UNKNOWN  RebootNotRecorded  0.000s  of 3 nodes, it is not known when these last rebooted: n3 (rebooted, and its gate has not come back)
+nodes  nodesReady  FAIL     NodesNotReady      0.000s  1 of 3 nodes is not Ready, and 0 may be: n2 (Ready=False, KubeletNotReady)
+cni    podsReady   FAIL     PodsMissing        0.000s  1 pod is missing or not ready, of 2 found: n3 (no pod of kube-system/calico-node)
+soak   readySoak   UNKNOWN  RebootNotRecorded  0.000s  cannot tell when 1 of 3 nodes last rebooted: n3 (rebooted, and its gate has not come back)
 
 raw sentinel:  a reboot is pending since TIME, for libc6, linux-base
-steps:         3 of 3 hold the gate closed: nodes, cni, soak
+steps:         blocked by 3 of 3: nodes, cni, soak
 stabilize:     the gate opens after every step has passed for 1m
 kured:         NoKured: no kured runs on this node: nobody looks at the gated sentinel
 turn:          free, epoch 0, since TIME
@@ -211,13 +248,13 @@ func TestOnceTellsTheTurn(t *testing.T) {
 	w.must(err)
 
 	now := time.Now()
-	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.Open, Holder: "n2", BootID: "b", Since: now, Next: []string{"n2", "n3"}, Waiting: 2}))
+	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.PhaseOpen, Holder: "n2", BootID: "b", Since: now, Next: []string{"n2", "n3"}, Waiting: 2}))
 	for i, node := range []string{"n2", "n3", "n1"} {
 		annotate(node, "sentinel-gate.io/pending-since", now.Add(time.Duration(i)*time.Hour).UTC().Format(time.RFC3339))
 	}
 	wantOutput(t, "turn", turnOf(), `open n2, epoch 7, since TIME
                3 nodes wait for a reboot; ahead of this one: n2, n3
-               the deadline of 2d CANNOT BE MET: 3 nodes wait, and a soak of 1d each takes 3d
+               the deadline of 2d CANNOT BE MET: 3 nodes to reboot, and a soak of 1d each takes 3d
 `)
 
 	annotate(turn.LeaseName, turn.HaltKey, "INC-1234")
@@ -225,7 +262,7 @@ func TestOnceTellsTheTurn(t *testing.T) {
 	annotate(turn.LeaseName, turn.OverridePrefix+"soak", now.Add(time.Hour).UTC().Format(time.RFC3339)+" CVE-2026-1")
 	annotate(turn.LeaseName, turn.OverridePrefix+"cni", "for ever")
 	wantOutput(t, "turn", turnOf(), `open n2, epoch 7, since TIME
-               HALTED, and so closed everywhere: INC-1234
+               HALTED, every gate is closed: INC-1234
                ignored: override.sentinel-gate.io/cni is "for ever": want a time and a reason, such as "TIME CVE-2026-1"
                step soak is overridden until TIME: CVE-2026-1
                this node is held: (no reason given)
@@ -236,16 +273,16 @@ func TestOnceTellsTheTurn(t *testing.T) {
 		t.Errorf("the step is not told to be overridden:\n%s", stdout)
 	}
 
-	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.Free, Since: now}))
+	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.PhaseFree, Since: now}))
 	annotate("n3", "sentinel-gate.io/turn-epoch-seen", "9")
-	wantOutput(t, "turn", turnOf(), `unknown, and so closed: the turn's epoch 7 is older than 9, which n3 has seen: its Lease was set back; see docs/turn.md
+	wantOutput(t, "turn", turnOf(), `unknown, so the gate is closed: the turn's epoch 7 is older than 9, which n3 has seen: an old copy of the Lease was restored; see docs/turn.md
                free, epoch 7, since TIME
 `)
 	annotate(turn.LeaseName, "sentinel-gate.io/turn-holder", "n1")
-	wantOutput(t, "turn", turnOf(), `unknown, and so closed: the turn (Lease sentinel-gate/sentinel-gate-turn) cannot be read: it was changed by hand: its seal does not fit
+	wantOutput(t, "turn", turnOf(), `unknown, so the gate is closed: the turn (Lease sentinel-gate/sentinel-gate-turn) cannot be read: it was changed by hand: its seal does not fit
 `)
 	w.must(leases.Delete(w.ctx, turn.LeaseName, metav1.DeleteOptions{}))
-	wantOutput(t, "turn", turnOf(), `unknown, and so closed: the turn's Lease sentinel-gate-turn does not exist: make it as docs/turn.md says
+	wantOutput(t, "turn", turnOf(), `unknown, so the gate is closed: the turn's Lease sentinel-gate-turn does not exist: create it as docs/turn.md describes
 `)
 }
 
@@ -265,10 +302,10 @@ func TestOnceSaysNotBefore(t *testing.T) {
 STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
 nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
 cni    podsReady   PASS     PodsReady   0.000s  all 3 pods are Running and Ready
-soak   readySoak   FAIL     Soaking     0.000s  node n2 became Ready=True 0s ago; quiet for 1d at TIME
+soak   readySoak   FAIL     Soaking     0.000s  node n2 became Ready=True 0s ago; the soak of 1d ends at TIME
 
 raw sentinel:  raw sentinel DIR/reboot-required is not a regular file but d---------: remove it
-steps:         1 of 3 hold the gate closed: soak
+steps:         blocked by 1 of 3: soak
                not before TIME
 stabilize:     the gate opens after every step has passed for 1m
 kured:         NoKured: no kured runs on this node: nobody looks at the gated sentinel
@@ -317,7 +354,7 @@ func TestOnceUnusable(t *testing.T) {
 		{
 			"broken configuration", w.kubeconfig, write(t, filepath.Join(w.dir, "broken.yaml"), header+"checks: [{name: a, type: b}]\n"),
 			`sentinel-gate: DIR/broken.yaml:
-checks[0] "a": type: unknown type "b": want one of alerts, controlPlaneQuorum, cordons, disruptionBudgets, headroom, http, nodesReady, podsReady, promql, readySoak, resource, schedule
+checks[0] "a": type: unknown type "b": want one of ` + strings.Join(checks.Types(), ", ") + `
 `,
 		},
 		{

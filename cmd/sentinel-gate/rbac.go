@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sentinel-gate/sentinel-gate/checks"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // printRBAC prints the ClusterRole that the steps of the configuration, and the
@@ -39,10 +40,14 @@ func (c *configuration) rules() []rbacv1.PolicyRule {
 	verbs := map[resource][]string{}
 	var needed []rbacv1.PolicyRule
 	for _, s := range c.steps {
-		needed = append(needed, s.Check.(checks.Check).Rules()...)
+		needed = append(needed, checks.RulesOf(s.Check)...)
+		if !s.NodeSelector.Empty() {
+			needed = append(needed, cluster.Permit("", "nodes", "list"))
+		}
 	}
 	if c.Turn.Enabled {
-		needed = append(needed, checks.TurnRules()...)
+		// Beside the Leases of its namespace: the holder's Node, and kured's lock.
+		needed = append(needed, cluster.Permit("", "nodes", "list"), cluster.ReadDaemonSets)
 	}
 	for _, rule := range needed {
 		for _, group := range rule.APIGroups {

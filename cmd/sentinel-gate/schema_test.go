@@ -1,53 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"encoding"
 	"encoding/json"
-	"flag"
-	"os"
 	"reflect"
 	"strings"
-	"testing"
 
 	"github.com/prometheus/common/model"
 
 	"github.com/sentinel-gate/sentinel-gate/checks"
 )
-
-var update = flag.Bool("update", false, "write the configuration's part of the chart's schema anew")
-
-const chartSchema = "../../charts/sentinel-gate/values.schema.json"
-
-// The chart refuses what the daemon's decoder refuses, by a schema that is made
-// from the daemon's own types.
-func TestSchemaOfTheChart(t *testing.T) {
-	text, err := os.ReadFile(chartSchema)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var schema map[string]any
-	if err := json.Unmarshal(text, &schema); err != nil {
-		t.Fatal(err)
-	}
-	schema["$defs"] = definitions()
-	var made bytes.Buffer
-	encoder := json.NewEncoder(&made)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(schema); err != nil {
-		t.Fatal(err)
-	}
-	if bytes.Equal(made.Bytes(), text) {
-		return
-	}
-	if !*update {
-		t.Fatal("the schema is not that of the daemon's types: go test ./cmd/sentinel-gate -run TestSchemaOfTheChart -update")
-	}
-	if err := os.WriteFile(chartSchema, made.Bytes(), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
 
 type object = map[string]any
 

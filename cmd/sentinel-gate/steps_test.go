@@ -24,7 +24,7 @@ checks:
 		t.Errorf("before the date: exit %d\n%s", exit, stdout)
 	}
 	exit, stdout, _ = w.once("--config", config(time.Now().Add(-time.Minute)))
-	if exit != exitBlocked || !strings.Contains(stdout, "1 of 2 hold the gate closed: new\n") || strings.Contains(stdout, "soft") {
+	if exit != exitBlocked || !strings.Contains(stdout, "blocked by 1 of 2: new\n") || strings.Contains(stdout, "soft") {
 		t.Errorf("after the date: exit %d\n%s", exit, stdout)
 	}
 }
@@ -40,7 +40,7 @@ checks:
   - {name: elsewhere, type: nodesReady, nodeSelector: "!kubernetes.io/hostname", options: {minimum: 4}}
 `)
 	exit, stdout, _ := w.once("--config", config)
-	if exit != exitBlocked || !strings.Contains(stdout, "1 of 3 hold the gate closed: here\n") || !strings.Contains(stdout, "PASS     NotOnThisNode") {
+	if exit != exitBlocked || !strings.Contains(stdout, "blocked by 1 of 3: here\n") || !strings.Contains(stdout, "PASS     NotOnThisNode") {
 		t.Errorf("exit %d\n%s", exit, stdout)
 	}
 	exit, stdout, _ = w.once("--config", config, "--node-name", "gone")

@@ -10,9 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sentinel-gate/sentinel-gate/checks"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
-	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
 // turnConfig is the part of the configuration that is about the turn.
@@ -20,7 +20,7 @@ type turnConfig struct {
 	// Enabled: the gate takes part in the turn.
 	Enabled bool `json:"enabled"`
 	// Order are the tiers, each a selector of nodes; who matches none goes last.
-	Order []checks.Selector `json:"order"`
+	Order []cluster.Selector `json:"order"`
 	// Settle is how long a gate that was open must be closed before its node
 	// gives the turn up.
 	Settle model.Duration `json:"settle"`
@@ -33,18 +33,18 @@ type turnConfig struct {
 func turnDefaults() turnConfig {
 	workers, _ := labels.Parse("!node-role.kubernetes.io/control-plane")
 	return turnConfig{
-		Enabled: true, Order: []checks.Selector{{Selector: workers}},
+		Enabled: true, Order: []cluster.Selector{{Selector: workers}},
 		Settle: model.Duration(15 * time.Minute), GrantTimeout: model.Duration(30 * time.Minute),
 	}
 }
 
 func (c turnConfig) validate() []error {
 	var problems []error
-	if c.Settle < model.Duration(time.Second) {
-		problems = append(problems, fmt.Errorf("turn.settle: must be at least 1s, not %s", c.Settle))
+	if c.Settle < model.Duration(turn.MinSettle) {
+		problems = append(problems, fmt.Errorf("turn.settle: must be at least %s, not %s", turn.MinSettle, c.Settle))
 	}
-	if c.GrantTimeout < model.Duration(time.Second) {
-		problems = append(problems, fmt.Errorf("turn.grantTimeout: must be at least 1s, not %s", c.GrantTimeout))
+	if c.GrantTimeout < model.Duration(turn.MinGrantTimeout) {
+		problems = append(problems, fmt.Errorf("turn.grantTimeout: must be at least %s, not %s", turn.MinGrantTimeout, c.GrantTimeout))
 	}
 	return problems
 }
@@ -80,20 +80,13 @@ func newTurn(f flags, c *configuration, writer *record.Writer, log *slog.Logger)
 			order[i] = s.Selector
 		}
 	}
-	return &turn.Turn{
+	return turn.New(turn.Options{
 		Config: turn.Config{
 			Node: f.nodeName, BootID: bootID, MaxAge: time.Duration(c.MaxAge), Interval: time.Duration(c.Interval),
 			Settle: time.Duration(c.Turn.Settle), GrantTimeout: time.Duration(c.Turn.GrantTimeout),
 		},
-		SoakOf: c.soak, Leases: c.cluster.Leases(), Nodes: c.cluster.Nodes(), DaemonSets: c.cluster.DaemonSets,
-		Kured: func() turn.Kured {
-			kured := lookedAt(f, c).Kured
-			if kured == nil {
-				defaults := wiring.Defaults()
-				kured = &defaults
-			}
-			return turn.Kured{Namespace: kured.Namespace, Name: kured.DaemonSet, Annotation: kured.LockAnnotation}
-		},
-		Order: order, OnTier: writer.SetTier, OnEpoch: writer.SetTurnEpoch, RecordEpoch: writer.RecordEpoch, Log: log,
-	}, nil
+		SoakOf: c.soak, Leases: c.cluster.LeaseClient(), Nodes: c.cluster.NodeClient(),
+		DaemonSets: func(namespace string) turn.DaemonSetLister { return c.cluster.DaemonSetClient(namespace) },
+		Record:     writer, Order: order, Log: log,
+	}), nil
 }

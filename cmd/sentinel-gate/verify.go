@@ -44,10 +44,10 @@ func verify(ctx context.Context, f flags, stdout io.Writer) error {
 	switch {
 	case len(unread) > 0:
 		fmt.Fprintf(stdout, "%d of %d steps cannot be verified: %s\n", len(unread), len(c.steps), strings.Join(unread, ", "))
-		return unusable{told{errors.New("a step cannot be verified")}}
+		return unusable{reported{errors.New("a step cannot be verified")}}
 	case len(vacuous) > 0:
 		fmt.Fprintf(stdout, "%d of %d steps are vacuous: %s\n", len(vacuous), len(c.steps), strings.Join(vacuous, ", "))
-		return told{errors.New("a step is vacuous")}
+		return reported{errors.New("a step is vacuous")}
 	}
 	_, err = fmt.Fprintf(stdout, "all %d steps can fail\n", len(c.steps))
 	return err
@@ -61,7 +61,11 @@ func verified(ctx context.Context, s *gate.Step) (v checks.Verification, err err
 			err = fmt.Errorf("the check panicked: %v", p)
 		}
 	}()
-	return s.Check.(checks.Check).Verify(ctx)
+	verifier, ok := s.Check.(checks.Verifier)
+	if !ok {
+		return v, errors.New("checks of its type cannot show that they can fail")
+	}
+	return verifier.Verify(ctx)
 }
 
 func inOneLine(r gate.Result) string {

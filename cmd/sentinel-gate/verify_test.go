@@ -24,31 +24,31 @@ nodes (nodesReady)
   looks at  3 of 3 nodes
   now       PASS NodesReady: all 3 nodes are Ready
   if        made NotReady: n1
-            FAIL NodesNotReady: 1 of 3 nodes are not Ready, and 0 may be: n1 (Ready=False)
+            FAIL NodesNotReady: 1 of 3 nodes is not Ready, and 0 may be: n1 (Ready=False)
   if        without a Ready condition: n1
-            FAIL NodesNotReady: 1 of 3 nodes are not Ready, and 0 may be: n1 (no Ready condition)
+            FAIL NodesNotReady: 1 of 3 nodes is not Ready, and 0 may be: n1 (no Ready condition)
 
 cni (podsReady)
-  looks at  3 pods, 1 DaemonSets and 3 nodes
+  looks at  3 pods, 1 DaemonSet and 3 nodes
   now       PASS PodsReady: all 3 pods are Running and Ready
   if        made not Ready: kube-system/calico-node-n1
-            FAIL PodsNotReady: 1 pods are missing or not ready, of 3 found: kube-system/calico-node-n1 on n1 (no Ready condition)
+            FAIL PodsNotReady: 1 pod is missing or not ready, of 3 found: kube-system/calico-node-n1 on n1 (no Ready condition)
   if        removed: kube-system/calico-node-n1
-            FAIL PodsMissing: 1 pods are missing or not ready, of 2 found: n1 (no pod of kube-system/calico-node)
+            FAIL PodsMissing: 1 pod is missing or not ready, of 2 found: n1 (no pod of kube-system/calico-node)
 
 soak (readySoak)
   looks at  3 nodes and 3 records
-  now       PASS Soaked: quiet for 49h30m: the last was that node n3 booted
+  now       PASS Soaked: quiet for 49h30m, since node n3 booted
   if        node n1 became Ready just now
-            FAIL Soaking: node n1 became Ready=True 0s ago; quiet for 1d at TIME
+            FAIL Soaking: node n1 became Ready=True 0s ago; the soak of 1d ends at TIME
   if        node n1 without a Ready condition
-            UNKNOWN NoReadyCondition: of 3 nodes, it is not known when these last rebooted: n1 (no Ready condition)
+            UNKNOWN NoReadyCondition: cannot tell when 1 of 3 nodes last rebooted: n1 (no Ready condition)
   if        node n1 booted just now, and its gate came back
-            FAIL Soaking: node n1 booted 0s ago; quiet for 1d at TIME
+            FAIL Soaking: node n1 booted 0s ago; the soak of 1d ends at TIME
   if        node n1 booted, and its gate did not come back
-            UNKNOWN RebootNotRecorded: of 3 nodes, it is not known when these last rebooted: n1 (rebooted, and its gate has not come back)
+            UNKNOWN RebootNotRecorded: cannot tell when 1 of 3 nodes last rebooted: n1 (rebooted, and its gate has not come back)
   if        node n1 without a record
-            UNKNOWN NoRecord: of 3 nodes, it is not known when these last rebooted: n1 (no record: its gate never ran; start it, or exclude the node with gateSelector)
+            UNKNOWN NoRecord: cannot tell when 1 of 3 nodes last rebooted: n1 (no record: its gate never ran; start it, or exclude the node with gateSelector)
 
 all 3 steps can fail
 `

@@ -10,7 +10,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 )
@@ -29,7 +28,7 @@ const maxDrift = 2 * time.Minute
 // Writer writes one node's record. It asks nothing of the API server while
 // nothing changes.
 type Writer struct {
-	leases     coordinationclient.LeaseInterface
+	leases     Leases
 	proc       string
 	log        *slog.Logger
 	changed    chan struct{}
@@ -37,6 +36,9 @@ type Writer struct {
 	wanted     Record
 	written    bool // the wanted record stands in the API server
 	failures   int
+	known      bool          // the record was read
+	recalled   chan struct{} // and closed then
+	earlier    int64         // the epoch that it told of then
 	booted     time.Time
 	demanded   int64                 // the epoch that RecordEpoch waits for
 	recorded   int64                 // the epoch that the record tells of
@@ -46,10 +48,17 @@ type Writer struct {
 	previousID string
 }
 
+// Leases are those of one namespace, as the API server has them.
+type Leases interface {
+	Get(ctx context.Context, name string, options metav1.GetOptions) (*coordinationv1.Lease, error)
+	Create(ctx context.Context, lease *coordinationv1.Lease, options metav1.CreateOptions) (*coordinationv1.Lease, error)
+	Update(ctx context.Context, lease *coordinationv1.Lease, options metav1.UpdateOptions) (*coordinationv1.Lease, error)
+}
+
 // NewWriter returns the writer of the record of node. Its leases are those of
 // the gate's namespace and must be read through a clock.Transport; proc is
 // where the host's /proc is.
-func NewWriter(leases coordinationclient.LeaseInterface, node, configHash, proc string, log *slog.Logger) (*Writer, error) {
+func NewWriter(leases Leases, node, configHash, proc string, log *slog.Logger) (*Writer, error) {
 	id, err := ReadBootID(proc)
 	if err != nil {
 		return nil, err
@@ -58,7 +67,7 @@ func NewWriter(leases coordinationclient.LeaseInterface, node, configHash, proc 
 		return nil, err
 	}
 	return &Writer{
-		leases: leases, proc: proc, log: log, changed: make(chan struct{}, 1), wrote: make(chan struct{}),
+		leases: leases, proc: proc, log: log, changed: make(chan struct{}, 1), recalled: make(chan struct{}), wrote: make(chan struct{}),
 		wanted: Record{Node: node, BootID: id, ConfigHash: configHash, Tier: notKnown},
 	}, nil
 }
@@ -131,12 +140,19 @@ func (w *Writer) RecordEpoch(ctx context.Context, epoch int64) error {
 	return nil
 }
 
-// BootedAt returns when this boot was, by the API server's clock, and the zero
-// time until that is known.
-func (w *Writer) BootedAt() time.Time {
+// Recall returns the turn's epoch that the record told of when the gate started, which
+// an earlier life of it had seen, and when this boot was by the API server's clock. It
+// returns an error when ctx ends before the record was read.
+func (w *Writer) Recall(ctx context.Context) (epoch int64, bootedAt time.Time, err error) {
+	w.hasten()
+	select {
+	case <-w.recalled:
+	case <-ctx.Done():
+		return 0, time.Time{}, fmt.Errorf("reading the record of this node: %w", ctx.Err())
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.booted
+	return w.earlier, w.booted, nil
 }
 
 // Written reports whether the record in the API server says what was Set.
@@ -203,7 +219,6 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	}
 	r.BootedAt, r.PreviousBootID = w.bootedAt, w.previousID
 	w.mu.Lock()
-	w.booted = w.bootedAt
 	demanded := w.demanded
 	w.mu.Unlock()
 	before, err := Parse(w.lease)
@@ -215,7 +230,7 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted
 	}
 	if err == nil && before.equal(r) && before.TurnEpoch >= demanded && w.lease.Labels[Label] == "true" {
-		w.told(before)
+		w.recordedIs(before)
 		return nil
 	}
 	lease := w.lease.DeepCopy()
@@ -229,12 +244,12 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 		return fmt.Errorf("writing the record of node %s: %w", r.Node, err)
 	}
 	w.lease = lease
-	w.told(r)
+	w.recordedIs(r)
 	return nil
 }
 
-// told takes note of what the record tells.
-func (w *Writer) told(r Record) {
+// recordedIs takes note of what the record tells.
+func (w *Writer) recordedIs(r Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if r.TurnEpoch > w.recorded {
@@ -280,5 +295,12 @@ func (w *Writer) read(ctx context.Context, r Record) error {
 		w.previousID = before.BootID
 	}
 	w.lease = lease
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.booted = w.bootedAt
+	if w.earlier = max(w.earlier, before.TurnEpoch); !w.known {
+		w.known = true
+		close(w.recalled)
+	}
 	return nil
 }

@@ -5,11 +5,17 @@ import (
 	"time"
 )
 
+// The least that Config.Settle and Config.GrantTimeout may be.
+const (
+	MinSettle       = time.Second
+	MinGrantTimeout = time.Second
+)
+
 // Config is what does not change while the gate runs.
 type Config struct {
 	Node, BootID string
-	// Soak is how long it must be quiet after a reboot. A Turn takes it from its
-	// SoakOf.
+	// Soak is how long it must be quiet after a reboot. A Turn takes it from
+	// Options.SoakOf.
 	Soak time.Duration
 	// MaxAge is how long a gate may stay open without a fresh evaluation.
 	MaxAge time.Duration
@@ -57,23 +63,6 @@ type Local struct {
 	NotActedOn bool
 }
 
-// Holder is what was seen of the node that has the turn.
-type Holder struct {
-	// Gone: it has no Node object. GoneFor is how long that has been seen, by
-	// the monotonic clock.
-	Gone    bool
-	GoneFor time.Duration
-	// NodeBootID is of its Node status, RecordBootID and RecordBootedAt are of
-	// its record; empty where there is none.
-	NodeBootID, RecordBootID string
-	RecordBootedAt           time.Time
-	Unschedulable            bool
-	// Down: it is not Ready, or it is cordoned.
-	Down bool
-	// LockKnown: kured's lock was read. LockNamed: it names the node.
-	LockKnown, LockNamed bool
-}
-
 // Seen is what was observed beside the Lease. What was not is nil.
 type Seen struct {
 	// Now is by the API server's clock.
@@ -101,11 +90,11 @@ const (
 	NeedCandidates
 )
 
-// Decision is what follows for this gate.
-type Decision struct {
+// Move is what this gate does next about the turn.
+type Move struct {
 	// Write is what is to be written in the place of the state, if anything.
 	Write *State
-	// Evaluate: the turn is this node's, and its steps are to be asked.
+	// Evaluate: this node has the turn, and its steps are to be asked.
 	Evaluate bool
 	// Permit: the gated sentinel may resolve, if the steps pass.
 	Permit bool
@@ -121,51 +110,51 @@ type Decision struct {
 
 // Decide is the protocol: what the gate on this node does about the turn. It is
 // a pure function; only compare-and-swap makes what it writes so.
-func Decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
+func Decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 	d := decide(c, s, o, l, seen)
 	if d.Write != nil {
 		d.Write.Epoch, d.Write.Since = s.Epoch+1, seen.Now
-		d.Permit = d.Permit && d.Write.Phase == Open
+		d.Permit = d.Permit && d.Write.Phase == PhaseOpen
 	}
 	return d
 }
 
-func decide(c Config, s State, o Operator, l Local, seen Seen) Decision {
+func decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 	mine := s.HeldBy(c.Node)
 	switch {
-	case s.Phase == Unwritten && l.Pending:
-		return Decision{Write: &State{Phase: Soaking, RebootedAt: seen.Now}, Why: "nobody knows what was before the turn's Lease was made, so a soak begins"}
-	case s.Phase == Unwritten:
-		return Decision{Why: "the turn was never used"}
+	case s.Phase == PhaseUnwritten && l.Pending:
+		return Move{Write: &State{Phase: PhaseSoaking, RebootedAt: seen.Now}, Why: "the turn's Lease is new, so earlier reboots are unknown; a soak begins"}
+	case s.Phase == PhaseUnwritten:
+		return Move{Why: "the turn has never been used"}
 	case mine && s.BootID != c.BootID:
-		return Decision{Write: rebooted(c, s, l.BootedAt, seen.Now), Why: "this node has rebooted, and its soak begins"}
+		return Move{Write: rebooted(c, s, l.BootedAt, seen.Now), Why: "this node has rebooted; its soak begins"}
 	case o.Halted:
-		return Decision{Why: "halted: " + o.HaltReason, Loud: true}
-	case (s.Phase == Granted || s.Phase == Open) && o.Release == s.Epoch:
+		return Move{Why: "halted: " + o.HaltReason, Loud: true}
+	case (s.Phase == PhaseGranted || s.Phase == PhaseOpen) && o.Release == s.Epoch:
 		if wait := c.gone() - seen.ReleasedFor; wait > 0 {
-			return Decision{Why: fmt.Sprintf("%s was released from its turn; it counts as rebooted in %s", s.Holder, wait.Round(time.Second)), Again: wait}
+			return Move{Why: fmt.Sprintf("%s was released from its turn; it counts as rebooted in %s", s.Holder, wait.Round(time.Second)), Again: wait}
 		}
-		return Decision{Write: rebooted(c, s, time.Time{}, seen.Now), Why: s.Holder + " was released from its turn, and a soak begins"}
+		return Move{Write: rebooted(c, s, time.Time{}, seen.Now), Why: s.Holder + " was released from its turn; a soak begins"}
 	}
 	switch s.Phase {
-	case Granted:
+	case PhaseGranted:
 		if mine {
 			return grantedHere(c, s, o, l, seen)
 		}
 		return grantedElsewhere(c, s, o, l, seen)
-	case Open:
+	case PhaseOpen:
 		if mine {
 			return openHere(c, s, o, l, seen)
 		}
 		return openElsewhere(c, s, l, seen)
-	case Soaking:
+	case PhaseSoaking:
 		over := later(s.RebootedAt.Add(c.Soak), s.Since.Add(c.gone()))
 		if wait := over.Sub(seen.Now); wait > 0 {
-			after := "after " + s.Holder + " rebooted"
+			why := s.Holder + " rebooted"
 			if s.Holder == "" {
-				after = "for nobody knows what was before the turn's Lease was made"
+				why = "the turn's Lease is new, so earlier reboots are unknown"
 			}
-			return Decision{Why: fmt.Sprintf("soaking until %s, %s", text(over), after), Again: wait}
+			return Move{Why: fmt.Sprintf("soaking until %s: %s", text(over), why), Again: wait}
 		}
 		return grant(c, s, o, l, seen, "", "the soak is over")
 	default:
@@ -183,7 +172,7 @@ func rebooted(c Config, s State, at, now time.Time) *State {
 		at = latest
 	}
 	at = later(at, s.Since)
-	return &State{Phase: Soaking, Holder: s.Holder, RebootedAt: at, Next: s.Next, Waiting: s.Waiting}
+	return &State{Phase: PhaseSoaking, Holder: s.Holder, RebootedAt: at, Next: s.Next, Waiting: s.Waiting}
 }
 
 func later(a, b time.Time) time.Time {
@@ -195,37 +184,37 @@ func later(a, b time.Time) time.Time {
 
 // grant gives the turn to the best candidate behind the node that hands on.
 // Where there is none it becomes free.
-func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string) Decision {
+func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string) Move {
 	if !l.Pending {
-		return Decision{Why: why}
+		return Move{Why: why}
 	}
-	handsOn := s.Phase == Granted || s.Phase == Open
+	handsOn := s.Phase == PhaseGranted || s.Phase == PhaseOpen
 	if reason, held := o.Held(c.Node); held && !handsOn { // those who are not choose
-		return Decision{Why: why + ", and this node is held: " + reason}
+		return Move{Why: why + ", but this node is held: " + reason}
 	}
 	if seen.Candidates == nil {
-		return Decision{Need: NeedCandidates, Why: why}
+		return Move{Need: NeedCandidates, Why: why}
 	}
 	if err := s.SetBack(*seen.Candidates); err != nil {
-		return Decision{Why: err.Error(), Loud: true}
+		return Move{Why: err.Error(), Loud: true}
 	}
 	chosen, waiting, found := choose(*seen.Candidates, o, after)
 	notActedOn := s.NotActedOn
-	if s.Phase == Soaking {
+	if s.Phase == PhaseSoaking {
 		notActedOn = 0
 	}
 	if !found {
 		if !handsOn {
-			return Decision{Why: why + ", and this node's record does not say yet that it waits", Again: min(c.Interval, 5*time.Second)}
+			return Move{Why: why + ", but this node's record does not say yet that it waits", Again: min(c.Interval, 5*time.Second)}
 		}
-		return Decision{Write: &State{Phase: Free, Holder: after, NotActedOn: notActedOn}, Why: "nobody waits, and the turn becomes free"}
+		return Move{Write: &State{Phase: PhaseFree, Holder: after, NotActedOn: notActedOn}, Why: "no node waits; the turn becomes free"}
 	}
 	next := waiting
 	if len(next) > nextNames {
 		next = next[:nextNames]
 	}
-	return Decision{
-		Write: &State{Phase: Granted, Holder: chosen.Node, BootID: chosen.BootID, Acknowledged: chosen.Node == c.Node, NotActedOn: notActedOn, Next: next, Waiting: len(waiting)},
+	return Move{
+		Write: &State{Phase: PhaseGranted, Holder: chosen.Node, BootID: chosen.BootID, Acknowledged: chosen.Node == c.Node, NotActedOn: notActedOn, Next: next, Waiting: len(waiting)},
 		Why:   fmt.Sprintf("%s, and %s is next", why, chosen.Node),
 	}
 }
@@ -235,7 +224,7 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 func (s State) SetBack(nodes []Candidate) error {
 	for _, n := range nodes {
 		if n.Epoch > s.Epoch {
-			return fmt.Errorf("the turn's epoch %d is older than %d, which %s has seen: its Lease was set back; see docs/turn.md", s.Epoch, n.Epoch, n.Node)
+			return fmt.Errorf("the turn's epoch %d is older than %d, which %s has seen: an old copy of the Lease was restored; see docs/turn.md", s.Epoch, n.Epoch, n.Node)
 		}
 	}
 	return nil
@@ -244,7 +233,7 @@ func (s State) SetBack(nodes []Candidate) error {
 // nextNames is how many of those who wait are named in the Lease.
 const nextNames = 5
 
-func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
+func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 	if _, held := o.Held(c.Node); held || !l.Pending {
 		d := grant(c, s, o, Local{Pending: true}, without(seen, c.Node), c.Node, "this node hands the turn on")
 		d.Again = c.Interval
@@ -253,18 +242,18 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	age := seen.Now.Sub(s.Since)
 	switch h := seen.Holder; {
 	case l.Ready && h == nil:
-		return Decision{Evaluate: true, Why: "the turn is this node's", Need: NeedHolder}
+		return Move{Evaluate: true, Why: "this node has the turn", Need: NeedHolder}
 	case l.Ready && (h.Gone || h.NodeBootID != c.BootID || h.RecordBootID != c.BootID):
 		// Others would take it for rebooted while its gate is open.
-		return Decision{Evaluate: true, Why: "the turn is this node's, but its Node object or its record does not tell of this boot yet", Again: time.Minute}
+		return Move{Evaluate: true, Why: "this node has the turn, but its Node object or its record does not show this boot yet", Again: time.Minute}
 	case l.Ready:
 		next := s
-		next.Phase, next.BootID, next.Acknowledged = Open, c.BootID, true
-		return Decision{Write: &next, Evaluate: true, Permit: true, Why: "the turn is this node's, and its gate opens"}
+		next.Phase, next.BootID, next.Acknowledged = PhaseOpen, c.BootID, true
+		return Move{Write: &next, Evaluate: true, Permit: true, Why: "this node has the turn; its gate opens"}
 	case !s.Acknowledged, age > c.GrantTimeout/2:
 		next := s
 		next.Acknowledged = true
-		return Decision{Write: &next, Evaluate: true, Why: "the turn is this node's"}
+		return Move{Write: &next, Evaluate: true, Why: "this node has the turn"}
 	case l.NodeBlocked:
 		d := grant(c, s, o, l, seen, c.Node, "this node's own steps hold it back")
 		if d.Write == nil || d.Write.Holder == c.Node { // nobody else waits
@@ -274,7 +263,7 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 		d.Evaluate = true
 		return d
 	}
-	return Decision{Evaluate: true, Why: "the turn is this node's", Again: c.GrantTimeout/2 - age + time.Second}
+	return Move{Evaluate: true, Why: "this node has the turn", Again: c.GrantTimeout/2 - age + time.Second}
 }
 
 // without leaves a node out of the candidates.
@@ -291,35 +280,35 @@ func without(seen Seen, node string) Seen {
 	return seen
 }
 
-func grantedElsewhere(c Config, s State, o Operator, l Local, seen Seen) Decision {
+func grantedElsewhere(c Config, s State, o Operator, l Local, seen Seen) Move {
 	patience := c.GrantTimeout
 	if !s.Acknowledged {
 		patience = c.silence()
 	}
-	why := fmt.Sprintf("the turn is %s's since %s", s.Holder, text(s.Since))
+	why := fmt.Sprintf("%s has the turn since %s", s.Holder, text(s.Since))
 	if !l.Pending {
-		return Decision{Why: why}
+		return Move{Why: why}
 	}
 	if wait := patience - seen.Now.Sub(s.Since); wait > 0 {
-		return Decision{Why: why + ahead(s, c.Node), Again: wait}
+		return Move{Why: why + ahead(s, c.Node), Again: wait}
 	}
 	// Its gate was never open, so nothing is lost if it comes back.
-	return grant(c, s, o, l, seen, s.Holder, s.Holder+" was granted the turn and its gate says nothing")
+	return grant(c, s, o, l, seen, s.Holder, s.Holder+" was granted the turn but its gate did not respond in time")
 }
 
-func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
+func openHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 	reason, held := o.Held(c.Node)
-	d := Decision{Evaluate: l.Pending && !held && !s.Withdrawn, Why: "the turn is this node's, and its gate was opened"}
+	d := Move{Evaluate: l.Pending && !held && !s.Withdrawn, Why: "this node has the turn; its gate was opened"}
 	d.Permit = d.Evaluate
 	switch {
 	case held:
 		d.Why = "this node is held: " + reason
 	case s.Withdrawn:
-		d.Why, d.Loud = "kured has not acted on this open gate: it is closed, and the turn will be handed on", true
+		d.Why, d.Loud = "kured did not act on this open gate: the gate is closed and will hand the turn on", true
 	case l.NotActedOn && s.NotActedOn == 0:
 		next := s
 		next.Withdrawn, next.NotActedOn = true, 1
-		return Decision{Write: &next, Why: "kured has not acted on this open gate: it is closed, and the turn will be handed on", Loud: true}
+		return Move{Write: &next, Why: "kured did not act on this open gate: the gate is closed and will hand the turn on", Loud: true}
 	case l.NotActedOn && s.NotActedOn == 1:
 		next := s
 		next.NotActedOn = 2
@@ -341,19 +330,19 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Decision {
 	case h == nil:
 		d.Need = NeedHolder
 	case h.Gone || h.NodeBootID != c.BootID || h.Unschedulable || !h.LockKnown || h.LockNamed:
-		d.Why, d.Again = "the turn stays this node's: "+h.kept(c), min(c.Settle, time.Minute)
+		d.Why, d.Again = "this node keeps the turn: "+h.kept(c), min(c.Settle, time.Minute)
 	case s.Withdrawn:
-		handed := grant(c, s, o, Local{Pending: true}, seen, c.Node, "kured has not acted on this node's gate")
+		handed := grant(c, s, o, Local{Pending: true}, seen, c.Node, "kured did not act on this node's gate")
 		handed.Loud, handed.Again = true, c.Interval
 		return handed
 	default:
-		next := State{Phase: Granted, Holder: c.Node, BootID: c.BootID, Acknowledged: true, NotActedOn: s.NotActedOn, Next: s.Next, Waiting: s.Waiting}
-		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not have this node", l.ClosedFor.Round(time.Second))
+		next := State{Phase: PhaseGranted, Holder: c.Node, BootID: c.BootID, Acknowledged: true, NotActedOn: s.NotActedOn, Next: s.Next, Waiting: s.Waiting}
+		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not hold this node", l.ClosedFor.Round(time.Second))
 	}
 	return d
 }
 
-const stopped = "THE TURN STOPS HERE: two gates in a row were open and kured acted on neither; see what kured looks at and whose its lock is"
+const stopped = "turn stopped: kured ignored two open gates in a row; check its wiring and who holds its lock"
 
 // kept says why a holder that is closed keeps the turn.
 func (h Holder) kept(c Config) string {
@@ -361,7 +350,7 @@ func (h Holder) kept(c Config) string {
 	case h.Gone:
 		return "its Node object is gone"
 	case h.NodeBootID != c.BootID:
-		return "its Node object tells of another boot"
+		return "its Node object shows another boot"
 	case h.Unschedulable:
 		return "it is cordoned"
 	case !h.LockKnown:
@@ -371,8 +360,8 @@ func (h Holder) kept(c Config) string {
 	}
 }
 
-func openElsewhere(c Config, s State, l Local, seen Seen) Decision {
-	d := Decision{Why: fmt.Sprintf("the turn is %s's, whose gate was opened %s", s.Holder, text(s.Since)) + ahead(s, c.Node)}
+func openElsewhere(c Config, s State, l Local, seen Seen) Move {
+	d := Move{Why: fmt.Sprintf("%s has the turn; its gate was opened at %s", s.Holder, text(s.Since)) + ahead(s, c.Node)}
 	if !l.Pending {
 		return d
 	}
@@ -380,21 +369,21 @@ func openElsewhere(c Config, s State, l Local, seen Seen) Decision {
 	if wait := 2*c.GrantTimeout - seen.Now.Sub(s.Since); wait > 0 {
 		d.Again = wait
 	} else if seen.HolderDown {
-		d.Why, d.Loud = d.Why+"; it has neither rebooted nor given the turn up, and is cordoned or not Ready: does it come back?", true
+		d.Why, d.Loud = d.Why+"; it has not rebooted since, and it is cordoned or not Ready: check that node", true
 	}
 	h := seen.Holder
 	switch {
 	case h == nil:
 		d.Need = NeedHolder
 	case h.Gone && h.GoneFor < c.gone():
-		d.Why = fmt.Sprintf("the turn is %s's, whose Node object is gone; it counts as rebooted in %s", s.Holder, (c.gone() - h.GoneFor).Round(time.Second))
+		d.Why = fmt.Sprintf("%s has the turn, but its Node object is gone; it counts as rebooted in %s", s.Holder, (c.gone() - h.GoneFor).Round(time.Second))
 		d.Again, d.Loud = c.gone()-h.GoneFor, true
 	case h.Gone:
-		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" had the turn, and its Node object is gone: a soak begins"
+		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" had the turn and its Node object is gone: a soak begins"
 	case h.RecordBootID != "" && h.RecordBootID != s.BootID:
-		d.Write, d.Why = rebooted(c, s, h.RecordBootedAt, seen.Now), s.Holder+" has rebooted, and its soak runs"
+		d.Write, d.Why = rebooted(c, s, h.RecordBootedAt, seen.Now), s.Holder+" has rebooted; its soak runs"
 	case h.NodeBootID != "" && h.NodeBootID != s.BootID:
-		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" has rebooted, and its gate has not come back: the soak runs from now"
+		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" has rebooted but its gate has not come back: the soak runs from now"
 	}
 	return d
 }

@@ -16,8 +16,8 @@ func TestDecide(t *testing.T) {
 	ago := func(d time.Duration) time.Time { return noon.Add(-d) }
 	pending := Local{Pending: true, BootedAt: ago(50 * time.Hour), ClosedFor: time.Hour}
 	local := func(change func(*Local)) Local { l := pending; change(&l); return l }
-	granted := State{Epoch: 7, Phase: Granted, Holder: "a", BootID: "1", Since: ago(time.Minute), Acknowledged: true}
-	open := State{Epoch: 7, Phase: Open, Holder: "a", BootID: "1", Since: ago(time.Minute), Acknowledged: true}
+	granted := State{Epoch: 7, Phase: PhaseGranted, Holder: "a", BootID: "1", Since: ago(time.Minute), Acknowledged: true}
+	open := State{Epoch: 7, Phase: PhaseOpen, Holder: "a", BootID: "1", Since: ago(time.Minute), Acknowledged: true}
 	with := func(s State, change func(*State)) State { change(&s); return s }
 	others := func(s State) State { s.Holder = "b"; return s }
 	all := &[]Candidate{
@@ -39,87 +39,87 @@ func TestDecide(t *testing.T) {
 	}{
 		// Where it is not known when a node booted it is taken for later than now by
 		// the 7s that a request and two roundings can hide.
-		"never used":                          {State{}, Operator{}, Local{}, Seen{}, "the turn was never used"},
-		"never used, and a reboot is pending": {State{Epoch: 9}, Operator{}, pending, Seen{}, "soaking(10, from 0s ago) nobody knows what was before the turn's Lease was made, so a soak begins"},
+		"never used":                          {State{}, Operator{}, Local{}, Seen{}, "the turn has never been used"},
+		"never used, and a reboot is pending": {State{Epoch: 9}, Operator{}, pending, Seen{}, "soaking(10, from 0s ago) the turn's Lease is new, so earlier reboots are unknown; a soak begins"},
 
-		"F12 this node has rebooted":       {with(open, func(s *State) { s.BootID = "0" }), Operator{}, local(func(l *Local) { l.BootedAt = ago(30 * time.Second) }), Seen{}, "soaking a(8, from 30s ago) this node has rebooted, and its soak begins"},
+		"F12 this node has rebooted":       {with(open, func(s *State) { s.BootID = "0" }), Operator{}, local(func(l *Local) { l.BootedAt = ago(30 * time.Second) }), Seen{}, "soaking a(8, from 30s ago) this node has rebooted; its soak begins"},
 		"before it was granted":            {with(granted, func(s *State) { s.BootID = "0" }), Operator{}, pending, Seen{}, "soaking a(8, from 1m0s ago)"},
 		"and nobody knows when":            {with(open, func(s *State) { s.BootID = "0" }), Operator{}, Local{}, Seen{}, "soaking a(8, from -7s ago)"},
 		"and its clock is ahead":           {with(open, func(s *State) { s.BootID = "0" }), Operator{}, local(func(l *Local) { l.BootedAt = noon.Add(time.Hour) }), Seen{}, "soaking a(8, from -7s ago)"},
 		"halted, but a reboot is a reboot": {with(open, func(s *State) { s.BootID = "0" }), Operator{Halted: true}, pending, Seen{}, "soaking a(8, from 1m0s ago)"},
 		"F30 halted":                       {open, Operator{Halted: true, HaltReason: "an incident"}, local(func(l *Local) { l.Open, l.Ready = true, true }), Seen{}, "LOUD halted: an incident"},
 		"released":                         {others(open), Operator{Release: 7}, pending, Seen{ReleasedFor: time.Minute}, "b was released from its turn; it counts as rebooted in 30s again 30s"},
-		"released long enough":             {others(open), Operator{Release: 7}, pending, Seen{ReleasedFor: 90 * time.Second}, "soaking b(8, from -7s ago) b was released from its turn, and a soak begins"},
-		"F38 released of an earlier epoch": {others(open), Operator{Release: 6}, pending, Seen{ReleasedFor: time.Hour}, "NEEDS HOLDER the turn is b's, whose gate was opened 2026-01-31T11:59:00Z"},
+		"released long enough":             {others(open), Operator{Release: 7}, pending, Seen{ReleasedFor: 90 * time.Second}, "soaking b(8, from -7s ago) b was released from its turn; a soak begins"},
+		"F38 released of an earlier epoch": {others(open), Operator{Release: 6}, pending, Seen{ReleasedFor: time.Hour}, "NEEDS HOLDER b has the turn; its gate was opened at 2026-01-31T11:59:00Z"},
 		"the holder itself is released":    {open, Operator{Release: 7}, local(func(l *Local) { l.Open = true }), Seen{}, "a was released from its turn; it counts as rebooted in 1m30s again 1m30s"},
 
-		"soaking":                                {State{Epoch: 7, Phase: Soaking, Holder: "b", Since: ago(10 * time.Minute), RebootedAt: ago(20 * time.Minute)}, Operator{}, pending, Seen{}, "soaking until 2026-01-31T12:40:00Z, after b rebooted again 40m0s"},
-		"soaking, just written":                  {State{Epoch: 7, Phase: Soaking, Since: ago(time.Minute), RebootedAt: ago(3 * time.Hour)}, Operator{}, pending, Seen{}, "soaking until 2026-01-31T12:00:30Z, for nobody knows what was before the turn's Lease was made again 30s"},
-		"the soak is over":                       {State{Epoch: 7, Phase: Soaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour)}, Operator{}, pending, Seen{}, "NEEDS CANDIDATES the soak is over"},
-		"and somebody is next":                   {State{Epoch: 7, Phase: Soaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour), NotActedOn: 2}, Operator{}, pending, Seen{Candidates: all}, "granted a(8, boot 1, acknowledged, next [a b c] of 3) the soak is over, and a is next"},
-		"and it does not wait":                   {State{Epoch: 7, Phase: Soaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour)}, Operator{}, Local{}, Seen{}, "the soak is over"},
-		"free":                                   {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{}, "NEEDS CANDIDATES the turn is free"},
-		"free, and it does not wait":             {State{Epoch: 7, Phase: Free, Holder: "b", Since: noon}, Operator{}, Local{}, Seen{}, "the turn is free"},
-		"free, behind the one that handed on":    {State{Epoch: 7, Phase: Free, Holder: "a", Since: noon, NotActedOn: 1}, Operator{}, pending, Seen{Candidates: all}, "granted b(8, boot 2, not acted on 1, next [a b c] of 3)"},
-		"free, and this node is held":            {State{Epoch: 7, Phase: Free, Since: noon}, Operator{Holds: map[string]string{"a": "why"}}, pending, Seen{Candidates: alone}, "the turn is free, and this node is held: why"},
-		"free, and the own record is on its way": {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{}}, "the turn is free, and this node's record does not say yet that it waits again 5s"},
-		"F38 another has seen a newer epoch":     {State{Epoch: 7, Phase: Free, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{{Node: "b", Epoch: 8}}}, "LOUD the turn's epoch 7 is older than 8, which b has seen: its Lease was set back"},
+		"soaking":                                {State{Epoch: 7, Phase: PhaseSoaking, Holder: "b", Since: ago(10 * time.Minute), RebootedAt: ago(20 * time.Minute)}, Operator{}, pending, Seen{}, "soaking until 2026-01-31T12:40:00Z: b rebooted again 40m0s"},
+		"soaking, just written":                  {State{Epoch: 7, Phase: PhaseSoaking, Since: ago(time.Minute), RebootedAt: ago(3 * time.Hour)}, Operator{}, pending, Seen{}, "soaking until 2026-01-31T12:00:30Z: the turn's Lease is new, so earlier reboots are unknown again 30s"},
+		"the soak is over":                       {State{Epoch: 7, Phase: PhaseSoaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour)}, Operator{}, pending, Seen{}, "NEEDS CANDIDATES the soak is over"},
+		"and somebody is next":                   {State{Epoch: 7, Phase: PhaseSoaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour), NotActedOn: 2}, Operator{}, pending, Seen{Candidates: all}, "granted a(8, boot 1, acknowledged, next [a b c] of 3) the soak is over, and a is next"},
+		"and it does not wait":                   {State{Epoch: 7, Phase: PhaseSoaking, Holder: "b", Since: ago(2 * time.Hour), RebootedAt: ago(2 * time.Hour)}, Operator{}, Local{}, Seen{}, "the soak is over"},
+		"free":                                   {State{Epoch: 7, Phase: PhaseFree, Since: noon}, Operator{}, pending, Seen{}, "NEEDS CANDIDATES the turn is free"},
+		"free, and it does not wait":             {State{Epoch: 7, Phase: PhaseFree, Holder: "b", Since: noon}, Operator{}, Local{}, Seen{}, "the turn is free"},
+		"free, behind the one that handed on":    {State{Epoch: 7, Phase: PhaseFree, Holder: "a", Since: noon, NotActedOn: 1}, Operator{}, pending, Seen{Candidates: all}, "granted b(8, boot 2, not acted on 1, next [a b c] of 3)"},
+		"free, and this node is held":            {State{Epoch: 7, Phase: PhaseFree, Since: noon}, Operator{Holds: map[string]string{"a": "why"}}, pending, Seen{Candidates: alone}, "the turn is free, but this node is held: why"},
+		"free, and the own record is on its way": {State{Epoch: 7, Phase: PhaseFree, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{}}, "the turn is free, but this node's record does not say yet that it waits again 5s"},
+		"F38 another has seen a newer epoch":     {State{Epoch: 7, Phase: PhaseFree, Since: noon}, Operator{}, pending, Seen{Candidates: &[]Candidate{{Node: "b", Epoch: 8}}}, "LOUD the turn's epoch 7 is older than 8, which b has seen: an old copy of the Lease was restored"},
 
-		"granted":                          {granted, Operator{}, pending, Seen{}, "EVALUATES the turn is this node's again 14m1s"},
+		"granted":                          {granted, Operator{}, pending, Seen{}, "EVALUATES this node has the turn again 14m1s"},
 		"granted, not acknowledged":        {with(granted, func(s *State) { s.Acknowledged = false }), Operator{}, pending, Seen{}, "EVALUATES granted a(8, boot 1, acknowledged)"},
 		"granted for long":                 {with(granted, func(s *State) { s.Since = ago(16 * time.Minute) }), Operator{}, pending, Seen{}, "EVALUATES granted a(8, boot 1, acknowledged)"},
 		"granted and ready":                {granted, Operator{}, local(func(l *Local) { l.Ready = true }), Seen{}, "EVALUATES NEEDS HOLDER"},
-		"granted, ready and seen":          {granted, Operator{}, local(func(l *Local) { l.Ready = true }), Seen{Holder: &here}, "EVALUATES PERMITS open a(8, boot 1, acknowledged) the turn is this node's, and its gate opens"},
-		"granted, and the kubelet is late": {granted, Operator{}, local(func(l *Local) { l.Ready = true }), Seen{Holder: there(func(h *Holder) { h.NodeBootID = "0" })}, "EVALUATES the turn is this node's, but its Node object or its record does not tell of this boot yet again 1m0s"},
-		"granted, and the record is late":  {granted, Operator{}, local(func(l *Local) { l.Ready = true }), Seen{Holder: there(func(h *Holder) { h.RecordBootID = "0" })}, "EVALUATES the turn is this node's, but its Node object or its record"},
-		"granted, and no Node object":      {granted, Operator{}, local(func(l *Local) { l.Ready = true }), Seen{Holder: &Holder{Gone: true}}, "EVALUATES the turn is this node's, but its Node object or its record"},
+		"granted, ready and seen":          {granted, Operator{}, local(func(l *Local) { l.Ready = true }), Seen{Holder: &here}, "EVALUATES PERMITS open a(8, boot 1, acknowledged) this node has the turn; its gate opens"},
+		"granted, and the kubelet is late": {granted, Operator{}, local(func(l *Local) { l.Ready = true }), Seen{Holder: there(func(h *Holder) { h.NodeBootID = "0" })}, "EVALUATES this node has the turn, but its Node object or its record does not show this boot yet again 1m0s"},
+		"granted, and the record is late":  {granted, Operator{}, local(func(l *Local) { l.Ready = true }), Seen{Holder: there(func(h *Holder) { h.RecordBootID = "0" })}, "EVALUATES this node has the turn, but its Node object or its record"},
+		"granted, and no Node object":      {granted, Operator{}, local(func(l *Local) { l.Ready = true }), Seen{Holder: &Holder{Gone: true}}, "EVALUATES this node has the turn, but its Node object or its record"},
 		"granted, but blocked":             {granted, Operator{}, local(func(l *Local) { l.NodeBlocked = true }), Seen{Candidates: all}, "EVALUATES granted b(8, boot 2, next [a b c] of 3) this node's own steps hold it back, and b is next"},
 		"granted, blocked and alone":       {granted, Operator{}, local(func(l *Local) { l.NodeBlocked = true }), Seen{Candidates: alone}, "EVALUATES this node's own steps hold it back, and a is next again 14m1s"},
 		"granted, and held":                {granted, Operator{Holds: map[string]string{"a": "why"}}, local(func(l *Local) { l.Ready = true }), Seen{Candidates: all}, "granted b(8, boot 2, next [b c] of 2) this node hands the turn on, and b is next again 30s"},
-		"granted, and no longer pending":   {granted, Operator{}, Local{}, Seen{Candidates: alone}, "free a(8) nobody waits, and the turn becomes free again 30s"},
+		"granted, and no longer pending":   {granted, Operator{}, Local{}, Seen{Candidates: alone}, "free a(8) no node waits; the turn becomes free again 30s"},
 
-		"granted to another":                   {others(granted), Operator{}, pending, Seen{}, "the turn is b's since 2026-01-31T11:59:00Z again 29m0s"},
-		"granted to another, with some ahead":  {with(others(granted), func(s *State) { s.Next = []string{"b", "c", "a"} }), Operator{}, pending, Seen{}, "the turn is b's since 2026-01-31T11:59:00Z; ahead: c again 29m0s"},
-		"granted to another that says nothing": {with(others(granted), func(s *State) { s.Acknowledged, s.Since = false, ago(151*time.Second) }), Operator{}, pending, Seen{Candidates: all}, "granted c(8, boot 3, next [a b c] of 3) b was granted the turn and its gate says nothing, and c is next"},
+		"granted to another":                   {others(granted), Operator{}, pending, Seen{}, "b has the turn since 2026-01-31T11:59:00Z again 29m0s"},
+		"granted to another, with some ahead":  {with(others(granted), func(s *State) { s.Next = []string{"b", "c", "a"} }), Operator{}, pending, Seen{}, "b has the turn since 2026-01-31T11:59:00Z; ahead: c again 29m0s"},
+		"granted to another that says nothing": {with(others(granted), func(s *State) { s.Acknowledged, s.Since = false, ago(151*time.Second) }), Operator{}, pending, Seen{Candidates: all}, "granted c(8, boot 3, next [a b c] of 3) b was granted the turn but its gate did not respond in time, and c is next"},
 		"and it may still say something":       {with(others(granted), func(s *State) { s.Acknowledged = false }), Operator{}, pending, Seen{}, "again 1m30s"},
-		"and this one does not wait":           {with(others(granted), func(s *State) { s.Since = ago(time.Hour) }), Operator{}, Local{}, Seen{}, "the turn is b's since 2026-01-31T11:00:00Z"},
+		"and this one does not wait":           {with(others(granted), func(s *State) { s.Since = ago(time.Hour) }), Operator{}, Local{}, Seen{}, "b has the turn since 2026-01-31T11:00:00Z"},
 
-		"open":                       {open, Operator{}, local(func(l *Local) { l.Open = true }), Seen{}, "EVALUATES PERMITS the turn is this node's, and its gate was opened"},
-		"open, closed again":         {open, Operator{}, local(func(l *Local) { l.ClosedFor = time.Minute }), Seen{}, "EVALUATES PERMITS the turn is this node's, and its gate was opened again 14m0s"},
+		"open":                       {open, Operator{}, local(func(l *Local) { l.Open = true }), Seen{}, "EVALUATES PERMITS this node has the turn; its gate was opened"},
+		"open, closed again":         {open, Operator{}, local(func(l *Local) { l.ClosedFor = time.Minute }), Seen{}, "EVALUATES PERMITS this node has the turn; its gate was opened again 14m0s"},
 		"open, and held":             {open, Operator{Holds: map[string]string{"a": "why"}}, local(func(l *Local) { l.Open = true }), Seen{}, "this node is held: why"},
-		"open, and not pending":      {open, Operator{}, Local{ClosedFor: time.Minute}, Seen{}, "the turn is this node's, and its gate was opened again 14m0s"},
+		"open, and not pending":      {open, Operator{}, Local{ClosedFor: time.Minute}, Seen{}, "this node has the turn; its gate was opened again 14m0s"},
 		"open, closed for long":      {open, Operator{}, pending, Seen{}, "EVALUATES PERMITS NEEDS HOLDER"},
-		"F36 kured has its lock":     {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.LockNamed = true })}, "EVALUATES PERMITS the turn stays this node's: kured's lock names it again 1m0s"},
-		"F36 kured has cordoned":     {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.Unschedulable = true })}, "EVALUATES PERMITS the turn stays this node's: it is cordoned"},
-		"kured's lock is not known":  {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.LockKnown = false })}, "EVALUATES PERMITS the turn stays this node's: kured's lock cannot be read"},
-		"another boot in its status": {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.NodeBootID = "2" })}, "EVALUATES PERMITS the turn stays this node's: its Node object tells of another boot"},
-		"its Node object is gone":    {open, Operator{}, pending, Seen{Holder: &Holder{Gone: true}}, "EVALUATES PERMITS the turn stays this node's: its Node object is gone"},
-		"kured does not have it":     {open, Operator{}, pending, Seen{Holder: &here}, "EVALUATES granted a(8, boot 1, acknowledged) the gate has been closed for 1h0m0s, and kured does not have this node"},
+		"F36 kured has its lock":     {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.LockNamed = true })}, "EVALUATES PERMITS this node keeps the turn: kured's lock names it again 1m0s"},
+		"F36 kured has cordoned":     {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.Unschedulable = true })}, "EVALUATES PERMITS this node keeps the turn: it is cordoned"},
+		"kured's lock is not known":  {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.LockKnown = false })}, "EVALUATES PERMITS this node keeps the turn: kured's lock cannot be read"},
+		"another boot in its status": {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.NodeBootID = "2" })}, "EVALUATES PERMITS this node keeps the turn: its Node object shows another boot"},
+		"its Node object is gone":    {open, Operator{}, pending, Seen{Holder: &Holder{Gone: true}}, "EVALUATES PERMITS this node keeps the turn: its Node object is gone"},
+		"kured does not have it":     {open, Operator{}, pending, Seen{Holder: &here}, "EVALUATES granted a(8, boot 1, acknowledged) the gate has been closed for 1h0m0s, and kured does not hold this node"},
 
-		"not acted on":                   {open, Operator{}, local(func(l *Local) { l.Open, l.NotActedOn = true, true }), Seen{}, "LOUD open a(8, boot 1, acknowledged, withdrawn, not acted on 1) kured has not acted on this open gate"},
-		"withdrawn":                      {withdrawn, Operator{}, local(func(l *Local) { l.ClosedFor = time.Minute }), Seen{}, "LOUD kured has not acted on this open gate: it is closed, and the turn will be handed on again 14m0s"},
-		"withdrawn, and looked at":       {withdrawn, Operator{}, pending, Seen{Holder: &here}, "LOUD NEEDS CANDIDATES kured has not acted on this node's gate again 30s"},
-		"withdrawn, but kured has it":    {withdrawn, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.LockNamed = true })}, "LOUD the turn stays this node's: kured's lock names it again 1m0s"},
+		"not acted on":                   {open, Operator{}, local(func(l *Local) { l.Open, l.NotActedOn = true, true }), Seen{}, "LOUD open a(8, boot 1, acknowledged, withdrawn, not acted on 1) kured did not act on this open gate"},
+		"withdrawn":                      {withdrawn, Operator{}, local(func(l *Local) { l.ClosedFor = time.Minute }), Seen{}, "LOUD kured did not act on this open gate: the gate is closed and will hand the turn on again 14m0s"},
+		"withdrawn, and looked at":       {withdrawn, Operator{}, pending, Seen{Holder: &here}, "LOUD NEEDS CANDIDATES kured did not act on this node's gate again 30s"},
+		"withdrawn, but kured has it":    {withdrawn, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.LockNamed = true })}, "LOUD this node keeps the turn: kured's lock names it again 1m0s"},
 		"withdrawn, and handed on":       {withdrawn, Operator{}, pending, Seen{Holder: &here, Candidates: all}, "LOUD granted b(8, boot 2, not acted on 1, next [a b c] of 3)"},
-		"the second that is not":         {with(open, func(s *State) { s.NotActedOn = 1 }), Operator{}, local(func(l *Local) { l.Open, l.NotActedOn = true, true }), Seen{}, "EVALUATES PERMITS LOUD open a(8, boot 1, acknowledged, not acted on 2) THE TURN STOPS HERE"},
-		"stopped":                        {with(open, func(s *State) { s.NotActedOn = 2 }), Operator{}, pending, Seen{}, "EVALUATES PERMITS LOUD THE TURN STOPS HERE"},
+		"the second that is not":         {with(open, func(s *State) { s.NotActedOn = 1 }), Operator{}, local(func(l *Local) { l.Open, l.NotActedOn = true, true }), Seen{}, "EVALUATES PERMITS LOUD open a(8, boot 1, acknowledged, not acted on 2) turn stopped"},
+		"stopped":                        {with(open, func(s *State) { s.NotActedOn = 2 }), Operator{}, pending, Seen{}, "EVALUATES PERMITS LOUD turn stopped"},
 		"stopped, and no longer pending": {with(open, func(s *State) { s.NotActedOn = 2 }), Operator{}, Local{ClosedFor: time.Hour}, Seen{Holder: &here}, "granted a(8, boot 1, acknowledged, not acted on 2)"},
 
-		"F26 another's is open":        {others(open), Operator{}, pending, Seen{Holder: there(func(*Holder) {})}, "the turn is b's, whose gate was opened"},
-		"F26 for long, and it is down": {others(with(open, func(s *State) { s.Since = ago(2 * config.GrantTimeout) })), Operator{}, pending, Seen{HolderDown: true, Holder: there(func(*Holder) {})}, "LOUD the turn is b's"},
-		"for long, and it is up":       {others(with(open, func(s *State) { s.Since = ago(2 * config.GrantTimeout) })), Operator{}, pending, Seen{Holder: there(func(*Holder) {})}, "the turn is b's"},
-		"it is down, not for long":     {others(open), Operator{}, pending, Seen{HolderDown: true, Holder: there(func(*Holder) {})}, "the turn is b's"},
-		"and this node does not wait":  {others(open), Operator{}, Local{}, Seen{}, "the turn is b's, whose gate was opened"},
-		"F27 its Node is gone":         {others(open), Operator{}, pending, Seen{Holder: &Holder{Gone: true, GoneFor: time.Minute}}, "LOUD the turn is b's, whose Node object is gone; it counts as rebooted in 30s again 30s"},
-		"F15 it is gone for long":      {others(open), Operator{}, pending, Seen{Holder: &Holder{Gone: true, GoneFor: 90 * time.Second}}, "soaking b(8, from -7s ago) b had the turn, and its Node object is gone: a soak begins"},
-		"F12 its record tells":         {others(open), Operator{}, pending, Seen{Holder: &Holder{NodeBootID: "1", RecordBootID: "2", RecordBootedAt: ago(40 * time.Second)}}, "soaking b(8, from 40s ago) b has rebooted, and its soak runs"},
-		"F12 its status tells":         {others(open), Operator{}, pending, Seen{Holder: &Holder{NodeBootID: "2", RecordBootID: "1"}}, "soaking b(8, from -7s ago) b has rebooted, and its gate has not come back: the soak runs from now"},
-		"nothing is known of it":       {others(open), Operator{}, pending, Seen{Holder: &Holder{}}, "the turn is b's, whose gate was opened"},
+		"F26 another's is open":        {others(open), Operator{}, pending, Seen{Holder: there(func(*Holder) {})}, "b has the turn; its gate was opened"},
+		"F26 for long, and it is down": {others(with(open, func(s *State) { s.Since = ago(2 * config.GrantTimeout) })), Operator{}, pending, Seen{HolderDown: true, Holder: there(func(*Holder) {})}, "LOUD b has the turn"},
+		"for long, and it is up":       {others(with(open, func(s *State) { s.Since = ago(2 * config.GrantTimeout) })), Operator{}, pending, Seen{Holder: there(func(*Holder) {})}, "b has the turn"},
+		"it is down, not for long":     {others(open), Operator{}, pending, Seen{HolderDown: true, Holder: there(func(*Holder) {})}, "b has the turn"},
+		"and this node does not wait":  {others(open), Operator{}, Local{}, Seen{}, "b has the turn; its gate was opened"},
+		"F27 its Node is gone":         {others(open), Operator{}, pending, Seen{Holder: &Holder{Gone: true, GoneFor: time.Minute}}, "LOUD b has the turn, but its Node object is gone; it counts as rebooted in 30s again 30s"},
+		"F15 it is gone for long":      {others(open), Operator{}, pending, Seen{Holder: &Holder{Gone: true, GoneFor: 90 * time.Second}}, "soaking b(8, from -7s ago) b had the turn and its Node object is gone: a soak begins"},
+		"F12 its record tells":         {others(open), Operator{}, pending, Seen{Holder: &Holder{NodeBootID: "1", RecordBootID: "2", RecordBootedAt: ago(40 * time.Second)}}, "soaking b(8, from 40s ago) b has rebooted; its soak runs"},
+		"F12 its status tells":         {others(open), Operator{}, pending, Seen{Holder: &Holder{NodeBootID: "2", RecordBootID: "1"}}, "soaking b(8, from -7s ago) b has rebooted but its gate has not come back: the soak runs from now"},
+		"nothing is known of it":       {others(open), Operator{}, pending, Seen{Holder: &Holder{}}, "b has the turn; its gate was opened"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.seen.Now = noon
 			d := Decide(config, c.state, c.operator, c.local, c.seen)
-			if got := tells(d); !strings.Contains(got, c.want) || strings.HasPrefix(c.want, "the turn") && !strings.HasPrefix(got, c.want) {
+			if got := tells(d); !strings.Contains(got, c.want) || strings.HasPrefix(c.want, "b has the turn") && !strings.HasPrefix(got, c.want) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 			if d.Write != nil && !d.Write.Since.Equal(noon) {
@@ -132,8 +132,8 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// tells is a decision in a line.
-func tells(d Decision) string {
+// tells is a move in a line.
+func tells(d Move) string {
 	var words []string
 	for _, w := range []struct {
 		is   bool
@@ -150,7 +150,7 @@ func tells(d Decision) string {
 				what = append(what, fmt.Sprintf(format, args...))
 			}
 		}
-		add(s.Phase == Soaking, "from %s ago", noon.Sub(s.RebootedAt))
+		add(s.Phase == PhaseSoaking, "from %s ago", noon.Sub(s.RebootedAt))
 		add(s.BootID != "", "boot %s", s.BootID)
 		add(s.Acknowledged, "acknowledged")
 		add(s.Withdrawn, "withdrawn")

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -24,20 +23,22 @@ func TestProperties(t *testing.T) {
 		}
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		var failed any
-		synctest.Test(t, func(*testing.T) {
-			defer func() { failed = recover() }()
-			w := newWorld(rt)
-			rt.Repeat(w.actions())
-			w.finish()
-		})
-		// In rapid's goroutine, and apart from what rapid itself panics with.
-		if v, ok := failed.(violation); ok {
-			rt.Fatal(string(v))
-		}
-		if failed != nil {
-			panic(failed)
-		}
+		defer func() {
+			switch failed := recover().(type) {
+			case nil:
+			case violation:
+				rt.Fatal(string(failed))
+			default:
+				panic(failed) // rapid's own, or a fault of the core
+			}
+		}()
+		w := newWorld(
+			rapid.SampledFrom([]time.Duration{time.Minute, time.Hour, 5 * time.Hour}).Draw(rt, "soak"),
+			rapid.SampledFrom([]time.Duration{0, -5 * time.Hour, 7 * time.Hour}).Draw(rt, "ahead"),
+			rapid.IntRange(2, 4).Draw(rt, "nodes"), rapid.Uint64().Draw(rt, "seed"),
+		)
+		rt.Repeat(w.actions())
+		w.finish()
 	})
 }
 
@@ -54,7 +55,7 @@ func (w *world) running(t *rapid.T) *gate {
 
 func (w *world) actions() map[string]func(*rapid.T) {
 	pass := func(d time.Duration) {
-		time.Sleep(d) // virtual
+		w.clock = w.clock.Add(d)
 		for _, n := range w.nodes {
 			if n.gate != nil {
 				n.gate.tick()
@@ -63,15 +64,16 @@ func (w *world) actions() map[string]func(*rapid.T) {
 	}
 	calm := func(t *rapid.T) {
 		d := rapid.SampledFrom([]time.Duration{10 * time.Second, time.Minute, 20 * time.Minute, w.soak + time.Hour}).Draw(t, "for")
-		w.calm(time.Now().Add(d), rapid.SampledFrom([]pace{idle, lazy, prompt}).Draw(t, "kured"))
+		w.calm(w.clock.Add(d), rapid.SampledFrom([]pace{idle, lazy, prompt}).Draw(t, "kured"))
 	}
+	run := func(t *rapid.T) { w.running(t).run() }
 	return map[string]func(*rapid.T){
 		"":     func(*rapid.T) { w.check() },
 		"calm": calm, "calm2": calm, "calm3": calm, "calm4": calm, "calm5": calm, "calm6": calm,
 		"wait": func(t *rapid.T) {
 			pass(rapid.SampledFrom([]time.Duration{time.Second, 20 * time.Second, 61 * time.Second, 3 * time.Minute, 16 * time.Minute, 31 * time.Minute, 6 * time.Hour}).Draw(t, "for"))
 		},
-		"run": func(t *rapid.T) { w.running(t).run() }, "run2": func(t *rapid.T) { w.running(t).run() },
+		"run": run, "run2": run, "run3": run, "run4": run, "run5": run, "run6": run,
 		"evaluate": func(t *rapid.T) {
 			w.running(t).evaluate(rapid.IntRange(0, 3).Draw(t, "passes") > 0, rapid.Bool().Draw(t, "nodeScoped"), rapid.SampledFrom([]time.Duration{0, 20 * time.Second, 59 * time.Second}).Draw(t, "ago"))
 		},
@@ -81,7 +83,9 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		"crash":  func(t *rapid.T) { w.running(t).n.stop() },
 		"start":  func(t *rapid.T) { w.restart(w.any(t)) },
 		"cut":    func(t *rapid.T) { n := w.any(t); n.cut = !n.cut },
-		"lose":   func(t *rapid.T) { w.running(t).loses() },
+		"lose":   func(t *rapid.T) { w.running(t).loses(errDown) },
+		"end":    func(t *rapid.T) { w.running(t).loses(nil) },
+		"break":  func(t *rapid.T) { w.running(t).breakOff() },
 		"fault": func(t *rapid.T) {
 			w.running(t).fault = rapid.SampledFrom([]fault{fails, lost, behind}).Draw(t, "fault")
 		},
@@ -135,7 +139,7 @@ func (w *world) deleteNode(n *node) {
 		return
 	}
 	w.log("the Node %s is deleted", n.name)
-	n.object, n.goneSince = false, time.Now()
+	n.object, n.goneSince = false, w.clock
 }
 
 // join lets the kubelet make the Node object anew.
@@ -145,7 +149,7 @@ func (w *world) join(n *node) {
 	}
 	w.log("the Node %s joins", n.name)
 	n.object, n.objectBoot, n.cordoned = true, n.boot, n.cordoned && n.acting
-	if time.Since(n.goneSince) > simMaxAge {
+	if w.since(n.goneSince) > simMaxAge {
 		n.saw, n.acting = time.Time{}, false
 	}
 }
@@ -212,7 +216,7 @@ const (
 // calm lets every gate that runs do in time what it has to, until the end, or,
 // where all are prompt, until nothing is pending.
 func (w *world) calm(end time.Time, how pace) {
-	for time.Now().Before(end) {
+	for w.clock.Before(end) {
 		next := end
 		for _, n := range w.nodes {
 			switch how {
@@ -227,27 +231,32 @@ func (w *world) calm(end time.Time, how pace) {
 			}
 			g.record()
 			g.tick()
-			busy := 30 + len(w.history) - g.seen
-			for i := 0; !n.cut && g.following && g.seen < len(w.history) || !time.Now().Before(g.actAt) || !g.paused && len(g.turn.wake) > 0; i++ {
-				if g.run(); i > busy {
+			for i := 0; g.due(); i++ {
+				if g.run(); i > 100+len(w.history) {
 					w.fatalf("%s is busy", n.name)
 				}
 			}
-			g.hear()
 			if g.view.Evaluates() && n.raw {
-				if !time.Now().Before(g.evaluateAt) {
+				if !w.clock.Before(g.evaluateAt) {
 					g.evaluate(!n.ill && !w.storm, n.ill && !w.storm, time.Second)
+					for i := 0; g.due(); i++ {
+						if g.run(); i > 100+len(w.history) {
+							w.fatalf("%s is busy", n.name)
+						}
+					}
 					g.permit()
 				}
 				next = earliest(next, g.evaluateAt)
 			}
-			next = earliest(next, g.actAt)
+			if !g.wakeAt.IsZero() {
+				next = earliest(next, g.wakeAt)
+			}
 			w.check()
 		}
 		if how == prompt && !w.pending() {
 			return
 		}
-		time.Sleep(max(time.Until(next), 50*time.Millisecond)) // virtual
+		w.clock = later(next, w.clock.Add(50*time.Millisecond))
 	}
 }
 
@@ -313,12 +322,12 @@ func (w *world) finish() {
 	w.edit(HaltKey, "")
 	w.edit(ReleaseKey, "")
 	w.edit(OverridePrefix+"soak", "")
-	if s := w.state(); w.lease == nil || s.Epoch < w.epoch || s.Phase == Unwritten {
+	if s := w.state(); w.lease == nil || s.Epoch < w.epoch || s.Phase == PhaseUnwritten {
 		w.makeAnew()
 	}
 	// Each waits for a soak, at most for some who do not answer, and for a gate
 	// that must settle.
-	w.calm(time.Now().Add(time.Duration(len(w.nodes)+1)*(w.soak+4*time.Hour)), prompt)
+	w.calm(w.clock.Add(time.Duration(len(w.nodes)+1)*(w.soak+4*time.Hour)), prompt)
 	if w.pending() {
 		s := fmt.Sprintf("%+v", w.state())
 		for _, n := range w.nodes {

@@ -4,9 +4,13 @@
 // proof that kured will not act on what it saw there, or that it has; and after
 // a reboot nobody has the turn until the soak is over.
 //
-// In file order: the Lease (state.go), what people write in it (operator.go),
-// who is next (order.go), the protocol as a pure function (decide.go), kured's
-// lock (lock.go), and what carries it out (turn.go).
+// In file order: the Lease (state.go), what people write in it (operator.go), who is
+// next (order.go), the protocol as a pure function (decide.go), for how long kured may
+// leave an open gate alone (patience.go), the core, which knows no API server: what it is
+// told and wants (event.go), what it remembers (core.go), what it does next (act.go) and
+// when (pace.go); and the driver
+// around it (driver.go), which asks the API server (observe.go, lock.go) and tells the
+// gate (view.go).
 package turn
 
 import (
@@ -29,19 +33,19 @@ const LeaseName = "sentinel-gate-turn"
 type Phase string
 
 const (
-	// Unwritten is the phase of a Lease that no gate has written yet. Nobody
+	// PhaseUnwritten is the phase of a Lease that no gate has written yet. Nobody
 	// knows what was before, so a whole soak begins.
-	Unwritten Phase = ""
-	// Free means that nobody has the turn.
-	Free Phase = "free"
-	// Granted means that the holder may evaluate its steps. Its gate has not
+	PhaseUnwritten Phase = ""
+	// PhaseFree means that nobody has the turn.
+	PhaseFree Phase = "free"
+	// PhaseGranted means that the holder may evaluate its steps. Its gate has not
 	// been open, so that the turn can still be given to another.
-	Granted Phase = "granted"
-	// Open means that the holder's gate is open or was: kured may have seen it,
+	PhaseGranted Phase = "granted"
+	// PhaseOpen means that the holder's gate is open or was: kured may have seen it,
 	// and may act on it, minutes later.
-	Open Phase = "open"
-	// Soaking means that the holder has rebooted, and its soak runs.
-	Soaking Phase = "soaking"
+	PhaseOpen Phase = "open"
+	// PhaseSoaking means that the holder has rebooted; its soak runs.
+	PhaseSoaking Phase = "soaking"
 )
 
 // The gates' annotations. Those of people are in operator.go.
@@ -91,7 +95,7 @@ type State struct {
 
 // HeldBy reports whether the node has the turn: it was granted it, or its gate was opened.
 func (s State) HeldBy(node string) bool {
-	return s.Holder == node && (s.Phase == Granted || s.Phase == Open)
+	return s.Holder == node && (s.Phase == PhaseGranted || s.Phase == PhaseOpen)
 }
 
 // Parse reads the turn from its Lease. It fails where what the gates wrote is
@@ -121,7 +125,7 @@ func Parse(lease *coordinationv1.Lease) (State, error) {
 		return t
 	}
 	s.Epoch, s.Phase, s.Holder, s.BootID = number(epochKey), Phase(a[phaseKey]), a[holderKey], a[bootKey]
-	if s.Phase == Unwritten {
+	if s.Phase == PhaseUnwritten {
 		// At most an epoch, which a person gives to a Lease that was made anew.
 		if a[sealKey] != "" || s.Holder != "" {
 			problems = append(problems, errors.New("it has no phase, but other parts of one"))
@@ -140,10 +144,10 @@ func Parse(lease *coordinationv1.Lease) (State, error) {
 	case a[sealKey] != seal(a):
 		problems = append(problems, errors.New("it was changed by hand: its seal does not fit"))
 	case s.Since.IsZero(),
-		s.Phase == Soaking && s.RebootedAt.IsZero(),
-		(s.Phase == Granted || s.Phase == Open) && (s.Holder == "" || s.BootID == ""):
+		s.Phase == PhaseSoaking && s.RebootedAt.IsZero(),
+		(s.Phase == PhaseGranted || s.Phase == PhaseOpen) && (s.Holder == "" || s.BootID == ""):
 		problems = append(problems, errors.New("it is incomplete"))
-	case s.Phase != Free && s.Phase != Granted && s.Phase != Open && s.Phase != Soaking:
+	case s.Phase != PhaseFree && s.Phase != PhaseGranted && s.Phase != PhaseOpen && s.Phase != PhaseSoaking:
 		problems = append(problems, fmt.Errorf("its phase is %q, which is none", s.Phase))
 	}
 	return s, unreadable(lease, problems)
@@ -186,7 +190,7 @@ func (s State) Put(lease *coordinationv1.Lease) {
 	}
 	lease.Annotations[sealKey] = seal(lease.Annotations)
 	lease.Spec.HolderIdentity = nil
-	if s.Phase == Granted || s.Phase == Open {
+	if s.Phase == PhaseGranted || s.Phase == PhaseOpen {
 		lease.Spec.HolderIdentity = &s.Holder
 	}
 }

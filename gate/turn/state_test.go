@@ -19,11 +19,11 @@ func leaseWith(annotations map[string]string) *coordinationv1.Lease {
 
 func TestPutIsParsed(t *testing.T) {
 	for name, s := range map[string]State{
-		"free":      {Epoch: 1, Phase: Free, Since: noon},
-		"handed on": {Epoch: 2, Phase: Free, Holder: "a", Since: noon, NotActedOn: 1},
-		"granted":   {Epoch: 3, Phase: Granted, Holder: "a", BootID: "1", Since: noon, Next: []string{"a", "b"}, Waiting: 7},
-		"open":      {Epoch: 4, Phase: Open, Holder: "a", BootID: "1", Since: noon, Acknowledged: true, Withdrawn: true, NotActedOn: 2},
-		"soaking":   {Epoch: 5, Phase: Soaking, Holder: "a", Since: noon, RebootedAt: noon.Add(-time.Hour)},
+		"free":      {Epoch: 1, Phase: PhaseFree, Since: noon},
+		"handed on": {Epoch: 2, Phase: PhaseFree, Holder: "a", Since: noon, NotActedOn: 1},
+		"granted":   {Epoch: 3, Phase: PhaseGranted, Holder: "a", BootID: "1", Since: noon, Next: []string{"a", "b"}, Waiting: 7},
+		"open":      {Epoch: 4, Phase: PhaseOpen, Holder: "a", BootID: "1", Since: noon, Acknowledged: true, Withdrawn: true, NotActedOn: 2},
+		"soaking":   {Epoch: 5, Phase: PhaseSoaking, Holder: "a", Since: noon, RebootedAt: noon.Add(-time.Hour)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// Whatever another state left goes; what people wrote stays.
@@ -36,7 +36,7 @@ func TestPutIsParsed(t *testing.T) {
 			if lease.Annotations[HaltKey] != "stop" {
 				t.Error("the operator's annotation is gone")
 			}
-			if holds := lease.Spec.HolderIdentity != nil; holds != (s.Phase == Granted || s.Phase == Open) {
+			if holds := lease.Spec.HolderIdentity != nil; holds != (s.Phase == PhaseGranted || s.Phase == PhaseOpen) {
 				t.Errorf("holderIdentity: %t", holds)
 			}
 		})
@@ -44,7 +44,7 @@ func TestPutIsParsed(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	open := State{Epoch: 4, Phase: Open, Holder: "a", BootID: "1", Since: noon}
+	open := State{Epoch: 4, Phase: PhaseOpen, Holder: "a", BootID: "1", Since: noon}
 	with := func(s State, changes ...string) map[string]string {
 		lease := leaseWith(nil)
 		s.Put(lease)
@@ -78,9 +78,9 @@ func TestParse(t *testing.T) {
 		"no version":                     {sealed(with(open, versionKey, "")), `its version is ""`},
 		"another phase, of a later gate": {sealed(with(open, phaseKey, "parked")), `its phase is "parked", which is none`},
 		"open without a boot":            {sealed(with(open, bootKey, "")), "incomplete"},
-		"granted to nobody":              {with(State{Epoch: 1, Phase: Granted, BootID: "1", Since: noon}), "incomplete"},
-		"soaking since ever":             {with(State{Epoch: 1, Phase: Soaking, Since: noon}), "incomplete"},
-		"free since ever":                {with(State{Epoch: 1, Phase: Free}), "incomplete"},
+		"granted to nobody":              {with(State{Epoch: 1, Phase: PhaseGranted, BootID: "1", Since: noon}), "incomplete"},
+		"soaking since ever":             {with(State{Epoch: 1, Phase: PhaseSoaking, Since: noon}), "incomplete"},
+		"free since ever":                {with(State{Epoch: 1, Phase: PhaseFree}), "incomplete"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse(leaseWith(c.annotations))
@@ -111,9 +111,9 @@ func annotations(lines string) map[string]string {
 // its seal.
 func FuzzParse(f *testing.F) {
 	for _, s := range []State{
-		{Epoch: 1, Phase: Free, Since: noon},
-		{Epoch: 4, Phase: Open, Holder: "a", BootID: "1", Since: noon, Withdrawn: true, NotActedOn: 2, Next: []string{"a", "b"}, Waiting: 3},
-		{Epoch: 5, Phase: Soaking, Holder: "a", Since: noon, RebootedAt: noon},
+		{Epoch: 1, Phase: PhaseFree, Since: noon},
+		{Epoch: 4, Phase: PhaseOpen, Holder: "a", BootID: "1", Since: noon, Withdrawn: true, NotActedOn: 2, Next: []string{"a", "b"}, Waiting: 3},
+		{Epoch: 5, Phase: PhaseSoaking, Holder: "a", Since: noon, RebootedAt: noon},
 	} {
 		lease, lines := leaseWith(nil), ""
 		s.Put(lease)
@@ -129,7 +129,7 @@ func FuzzParse(f *testing.F) {
 			lease.Annotations[sealKey] = seal(lease.Annotations)
 		}
 		s, err := Parse(lease)
-		if err != nil || s.Phase == Unwritten {
+		if err != nil || s.Phase == PhaseUnwritten {
 			return
 		}
 		again := leaseWith(nil)

@@ -22,7 +22,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
-	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -83,7 +82,7 @@ func (r *real) must(err error) {
 func (r *real) make(s State) {
 	r.t.Helper()
 	lease := leaseWith(nil)
-	if s.Phase != Unwritten {
+	if s.Phase != PhaseUnwritten {
 		s.Put(lease)
 	}
 	_, err := r.leases.Create(r.t.Context(), lease, metav1.CreateOptions{})
@@ -125,9 +124,20 @@ type member struct {
 	// unrecorded: its record cannot be written; recorded is the epoch in it.
 	unrecorded atomic.Bool
 	recorded   atomic.Int64
+	stop       func()
 }
 
-func (m *member) record(_ context.Context, epoch int64) error {
+// Its record, which is the test's.
+
+func (m *member) Recall(context.Context) (int64, time.Time, error) {
+	return m.recorded.Load(), noon, nil
+}
+
+func (m *member) SetTier(int) {}
+
+func (m *member) SetTurnEpoch(int64) {}
+
+func (m *member) RecordEpoch(_ context.Context, epoch int64) error {
 	if m.unrecorded.Load() {
 		return errors.New("the record cannot be written")
 	}
@@ -153,7 +163,7 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // join adds a node that waits, with its record, and starts its gate's part.
-func (r *real) join(name string, pendingSince time.Time) *member {
+func (r *real) join(name string, pendingSince time.Time, change ...func(*member)) *member {
 	r.t.Helper()
 	ctx, boot := r.t.Context(), "boot-of-"+name
 	_, err := r.cp.AddNode(ctx, name, func(n *corev1.Node) { n.Status.NodeInfo.BootID = boot })
@@ -164,11 +174,11 @@ func (r *real) join(name string, pendingSince time.Time) *member {
 	}}
 	_, err = r.leases.Create(ctx, lease, metav1.CreateOptions{})
 	r.must(err)
-	return r.start(name, boot)
+	return r.start(name, boot, change...)
 }
 
 // start starts the gate's part, of which the API server knows already.
-func (r *real) start(name, boot string) *member {
+func (r *real) start(name, boot string, change ...func(*member)) *member {
 	r.t.Helper()
 	config := rest.CopyConfig(r.config)
 	config.UserAgent = r.t.Name() + "/" + name
@@ -177,21 +187,22 @@ func (r *real) start(name, boot string) *member {
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return transport{next, m} })
 	client, err := kubernetes.NewForConfig(config)
 	r.must(err)
-	m.Turn = &Turn{
+	m.Turn = New(Options{
 		Config: Config{Node: name, BootID: boot, MaxAge: time.Minute, Settle: time.Minute, GrantTimeout: time.Hour, Interval: 500 * time.Millisecond},
 		SoakOf: func(map[string]Override) time.Duration { return time.Hour },
 		Leases: client.CoordinationV1().Leases(namespace), Nodes: client.CoreV1().Nodes(),
-		DaemonSets: func(ns string) appsclient.DaemonSetInterface { return client.AppsV1().DaemonSets(ns) },
-		Kured:      func() Kured { return Kured{"kube-system", "kured", "weave.works/kured-node-lock"} },
-		Order:      []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, Log: slog.New(slog.DiscardHandler),
+		DaemonSets: func(ns string) DaemonSetLister { return client.AppsV1().DaemonSets(ns) },
+		Order:      []labels.Selector{labels.Everything()}, Record: m, Log: slog.New(slog.DiscardHandler),
+	})
+	for _, c := range change {
+		c(m)
 	}
-	m.RecordEpoch = m.record
-	m.Start()
-	m.Tell(Gate{Pending: true, ClosedSince: time.Now().Add(-time.Hour)})
+	m.Update(Gate{Pending: true, ClosedSince: time.Now().Add(-time.Hour)})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); m.Run(ctx) }()
-	r.t.Cleanup(func() { cancel(); <-done })
+	m.stop = func() { cancel(); <-done }
+	r.t.Cleanup(m.stop)
 	return m
 }
 
@@ -227,7 +238,7 @@ func (m *member) open() {
 	if !m.Permits() {
 		m.r.t.Fatal("confirmed, and not permitted")
 	}
-	m.Tell(Gate{Pending: true, Open: true})
+	m.Update(Gate{Pending: true, Open: true})
 }
 
 func TestLeaseIsMissing(t *testing.T) {
@@ -239,15 +250,15 @@ func TestLeaseIsMissing(t *testing.T) {
 	r.remove()
 	m.awaitWhy("the turn's Lease was deleted")
 	r.make(State{})
-	m.awaitWhy("the turn's epoch is 0, and 1 was seen already")
+	m.awaitWhy("the turn's epoch is 0, but 1 was already seen")
 	r.remove()
-	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	r.make(State{Epoch: 7, Phase: PhaseFree, Since: time.Now()})
 	m.open()
 }
 
 func TestLeaseIsChangedByHand(t *testing.T) {
 	r := newReal(t)
-	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	r.make(State{Epoch: 7, Phase: PhaseFree, Since: time.Now()})
 	m := r.join("a", noon)
 	m.open()
 	r.annotate(holderKey, "b")
@@ -263,39 +274,41 @@ func TestLeaseIsChangedByHand(t *testing.T) {
 // a gate that has not seen what came after it either.
 func TestLeaseIsSetBack(t *testing.T) {
 	r := newReal(t)
-	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	r.make(State{Epoch: 7, Phase: PhaseFree, Since: time.Now()})
 	a := r.join("a", noon)
 	a.open()
 	if _, err := r.leases.Patch(t.Context(), "a", "application/merge-patch+json", []byte(fmt.Sprintf(`{"metadata":{"annotations":{"sentinel-gate.io/turn-epoch-seen":"%d"}}}`, a.View().State.Epoch)), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	r.remove()
-	r.make(State{Epoch: 6, Phase: Granted, Holder: "b", BootID: "boot-of-b", Since: time.Now()})
-	a.awaitWhy("its Lease was set back or made anew")
+	r.make(State{Epoch: 6, Phase: PhaseGranted, Holder: "b", BootID: "boot-of-b", Since: time.Now()})
+	a.awaitWhy("an old copy of the Lease was restored")
 	b := r.join("b", noon)
-	b.awaitWhy("was seen already") // before it acknowledges
-	if err := b.Confirm(t.Context()); err == nil || !strings.Contains(err.Error(), "was seen already") {
+	b.awaitWhy("was already seen") // before it acknowledges
+	if err := b.Confirm(t.Context()); err == nil || !strings.Contains(err.Error(), "was already seen") {
 		t.Errorf("got %v", err)
 	}
-	b.awaitWhy("was seen already")
+	b.awaitWhy("was already seen")
 }
 
 // Another gate writes the turn, and records it, between this one's looks at both: its
 // Lease is not an old copy.
 func TestAnotherIsQuicker(t *testing.T) {
 	r := newReal(t)
-	r.make(State{Epoch: 7, Phase: Soaking, Holder: "z", Since: time.Now().Add(-2 * time.Hour), RebootedAt: time.Now().Add(-time.Hour + 3*time.Second)})
+	r.make(State{Epoch: 7, Phase: PhaseSoaking, Holder: "z", Since: time.Now().Add(-2 * time.Hour), RebootedAt: time.Now().Add(-time.Hour + 3*time.Second)})
 	b := r.join("b", noon)
 	b.await("waiting", says("soaking z"))
 	var quicker sync.Once
+	written := make(chan struct{})
 	interrupt := func(req *http.Request) {
 		if !strings.Contains(req.URL.RawQuery, "labelSelector") {
 			return
 		}
 		quicker.Do(func() {
+			defer close(written)
 			lease, err := r.leases.Get(t.Context(), LeaseName, metav1.GetOptions{})
 			if err == nil {
-				(&State{Epoch: 8, Phase: Granted, Holder: "a", BootID: "boot-of-a", Since: time.Now(), Acknowledged: true}).Put(lease)
+				(&State{Epoch: 8, Phase: PhaseGranted, Holder: "a", BootID: "boot-of-a", Since: time.Now(), Acknowledged: true}).Put(lease)
 				_, err = r.leases.Update(t.Context(), lease, metav1.UpdateOptions{})
 			}
 			if err == nil {
@@ -316,12 +329,13 @@ func TestAnotherIsQuicker(t *testing.T) {
 		}
 		return v.String() == "granted a"
 	})
+	<-written
 }
 
 // F38: what is not on record does not open.
 func TestEpochIsRecordedFirst(t *testing.T) {
 	r := newReal(t)
-	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	r.make(State{Epoch: 7, Phase: PhaseFree, Since: time.Now()})
 	m := r.join("a", noon)
 	m.await("granted", View.Evaluates)
 	if got, want := m.recorded.Load(), m.View().State.Epoch; got != want {
@@ -333,16 +347,18 @@ func TestEpochIsRecordedFirst(t *testing.T) {
 	}
 	m.unrecorded.Store(false)
 	m.await("open, by the Lease; nothing has opened yet", says("open a"))
-	m.recorded.Store(0)
-	r.must(m.Confirm(t.Context()))
-	if got, want := m.recorded.Load(), m.View().State.Epoch; got != want {
+	m.stop() // and what it had seen is forgotten
+	again := r.start("a", "boot-of-a")
+	again.await("open still", says("open a"))
+	r.must(again.Confirm(t.Context()))
+	if got, want := again.recorded.Load(), again.View().State.Epoch; got != want {
 		t.Errorf("epoch %d is on record, and the gate opens by %d", got, want)
 	}
 }
 
 func TestOperator(t *testing.T) {
 	r := newReal(t)
-	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	r.make(State{Epoch: 7, Phase: PhaseFree, Since: time.Now()})
 	m := r.join("a", noon)
 	m.open()
 
@@ -375,7 +391,7 @@ func TestOperator(t *testing.T) {
 // reaches it again ends them: the gate that opens must hear of a halt at once.
 func TestConfirmEndsThePause(t *testing.T) {
 	r := newReal(t)
-	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	r.make(State{Epoch: 7, Phase: PhaseFree, Since: time.Now()})
 	m := r.join("a", noon)
 	m.open()
 	r.cp.StopAPIServer()
@@ -400,35 +416,50 @@ func TestConfirmEndsThePause(t *testing.T) {
 // A holder that reboots is recognised by its boot, by itself.
 func TestHolderReboots(t *testing.T) {
 	r := newReal(t)
-	r.make(State{Epoch: 7, Phase: Open, Holder: "a", BootID: "an earlier boot", Since: time.Now().Add(-time.Minute)})
+	r.make(State{Epoch: 7, Phase: PhaseOpen, Holder: "a", BootID: "an earlier boot", Since: time.Now().Add(-time.Minute)})
 	m := r.join("a", noon)
 	m.await("soaking", says("soaking a"))
 }
 
-// What a gate that waits asks does not grow with the cluster: its record, the
-// turn and its labels once, and a watch.
+// asked returns what the gate has asked, each with its verb. A LIST must be of one object.
+func (m *member) asked() (asked []string) {
+	m.r.t.Helper()
+	events, err := m.r.cp.Requests(user, m.r.began)
+	m.r.must(err)
+	one := regexp.MustCompile(`\bmetadata\.name%3D(` + m.Node + `|` + LeaseName + `)\b`)
+	for _, e := range events {
+		if e.UserAgent != m.client {
+			continue
+		}
+		path, query, _ := strings.Cut(e.URI, "?")
+		if e.Verb == "list" && !one.MatchString(query) {
+			m.r.t.Errorf("LIST %s", e.URI)
+		}
+		asked = append(asked, e.Verb+" "+path[strings.LastIndex(path, "/")+1:])
+	}
+	return asked
+}
+
+// What a gate that waits asks does not grow with the cluster: the turn and
+// its labels once, and a watch.
 func TestWaitingIsCheap(t *testing.T) {
 	r := newReal(t)
-	r.make(State{Epoch: 7, Phase: Granted, Holder: "b", BootID: "boot-of-b", Since: time.Now(), Acknowledged: true})
+	r.make(State{Epoch: 7, Phase: PhaseGranted, Holder: "b", BootID: "boot-of-b", Since: time.Now(), Acknowledged: true})
 	a := r.join("a", noon)
 	a.await("waiting", says("granted b"))
 	r.annotate(HoldPrefix+"c", "one change")
 	a.await("told", func(v View) bool { return len(v.Operator.Holds) == 1 })
+	r.must(controlplane.Poll(t.Context(), func() error {
+		if asked := a.asked(); len(asked) < 3 {
+			return fmt.Errorf("asked only %v", asked)
+		}
+		return nil
+	}))
 	r.annotate(HoldPrefix+"d", "another")
 	a.await("told", func(v View) bool { return len(v.Operator.Holds) == 2 })
-	events, err := r.cp.Requests(user, r.began)
-	r.must(err)
-	var asked []string
-	for _, e := range events {
-		if e.UserAgent == a.client {
-			path, query, _ := strings.Cut(e.URI, "?")
-			if one := regexp.MustCompile(`\bmetadata\.name%3D(a|` + LeaseName + `)\b`); e.Verb == "list" && !one.MatchString(query) {
-				t.Errorf("LIST %s", e.URI)
-			}
-			asked = append(asked, e.Verb+" "+path[strings.LastIndex(path, "/")+1:])
-		}
-	}
-	if got, want := strings.Join(asked, ", "), "get a, list leases, list nodes, watch leases"; got != want {
+	asked := a.asked()
+	slices.Sort(asked) // the watch begins beside the other requests
+	if got, want := strings.Join(asked, ", "), "list leases, list nodes, watch leases"; got != want {
 		t.Errorf("asked %s\nwant  %s", got, want)
 	}
 }
@@ -453,8 +484,8 @@ func TestLooksAreShared(t *testing.T) {
 			}
 			rate := 0.0
 			for i := range c.since {
-				waits := &Turn{Config: Config{Node: fmt.Sprint(i), Interval: 30 * time.Second}, state: state, random: func() float64 { return 0.5 }}
-				rate += float64(waits.Config.checkEvery()) / float64(waits.lookPause())
+				waits := &core{config: Config{Node: fmt.Sprint(i), Interval: 30 * time.Second}, state: state, random: func() float64 { return 0.5 }}
+				rate += float64(waits.config.checkEvery()) / float64(waits.lookPause())
 			}
 			if rate < c.least-0.01 || rate > c.most+0.01 {
 				t.Errorf("%.2f looks in %s, want %.2f to %.2f", rate, Config{Interval: 30 * time.Second}.checkEvery(), c.least, c.most)
@@ -471,9 +502,9 @@ func TestFewList(t *testing.T) {
 	for _, waiting := range []int{1, 20, 1000, 10_000} {
 		lists, rounds := 0, 50
 		for range rounds {
-			began, draws := time.Now(), make([]time.Duration, waiting)
+			began, draws := noon, make([]time.Duration, waiting)
 			for i := range draws {
-				waits := &Turn{Config: Config{Interval: 30 * time.Second}, state: State{Waiting: waiting}, random: random.Float64}
+				waits := &core{config: Config{Interval: 30 * time.Second}, state: State{Waiting: waiting}, random: random.Float64, now: noon}
 				waits.drawn()
 				if draws[i] = waits.chooseAt.Sub(began); draws[i] > spread+time.Second {
 					t.Fatalf("it draws %s", draws[i])
@@ -496,12 +527,12 @@ func TestFewList(t *testing.T) {
 // lock keeps the turn.
 func TestHandsOn(t *testing.T) {
 	r := newReal(t)
-	r.make(State{Epoch: 7, Phase: Free, Since: time.Now()})
+	r.make(State{Epoch: 7, Phase: PhaseFree, Since: time.Now()})
 	a, b := r.join("a", noon), r.join("b", noon.Add(time.Hour))
 	a.await("granted", View.Evaluates)
-	a.Tell(Gate{Pending: true, ClosedSince: time.Now(), NodeBlocked: true})
+	a.Update(Gate{Pending: true, ClosedSince: time.Now(), NodeBlocked: true})
 	b.open()
-	a.awaitWhy("the turn is b's, whose gate was opened")
+	a.awaitWhy("b has the turn; its gate was opened")
 
 	set, err := r.cp.AddDaemonSet(t.Context(), "kube-system", "kured", map[string]string{"app": "kured"})
 	r.must(err)
@@ -510,14 +541,13 @@ func TestHandsOn(t *testing.T) {
 	})
 	r.lock(set, `{"nodeID":"b"}`)
 	settled := Gate{Pending: true, ClosedSince: time.Now().Add(-time.Hour)}
-	b.mu.Lock()
-	b.confirmed = settled.ClosedSince // an hour ago
-	b.mu.Unlock()
-	b.Tell(settled)
-	b.awaitWhy("the turn stays this node's: kured's lock names it")
+	b.stop()
+	b = r.start("b", "boot-of-b") // closed since long before it asked
+	b.Update(settled)
+	b.awaitWhy("this node keeps the turn: kured's lock names it")
 	r.lock(set, "")
-	settled.BootedAt = noon // only to be told
-	b.Tell(settled)
+	settled.NodeBlocked = true // only to be told
+	b.Update(settled)
 	b.await("granted anew", says("granted b"))
 }
 

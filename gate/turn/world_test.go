@@ -1,46 +1,31 @@
 package turn
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/watch"
-	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
-	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
-	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
-	"pgregory.net/rapid"
 
-	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 )
 
-// world is a simulated cluster, in virtual time, whose gates run this package's
-// own code against a simulated API server. Nothing runs by itself: every action
-// lets one part do one thing, so that all interleavings are possible.
+// world is a simulated cluster, in virtual time, in which each gate's core runs. What
+// a core wants done the world does, or fails to do. Nothing runs by itself: every
+// action lets one part do one thing, so that all interleavings are possible.
 type world struct {
-	t     *rapid.T
 	soak  time.Duration
 	ahead time.Duration // how far the API server's clock is from the others
 	rand  *rand.Rand
+	clock time.Time // the machines'
 
 	lease   *coordinationv1.Lease // nil: there is none
-	version int
-	history []watch.Event // what happened to the Lease
+	history []Heard               // what happened to the Lease: the version of each is its place
 	copies  []*coordinationv1.Lease
 	late    func() // a write whose gate has given it up, and that lands later
 	records map[string]*coordinationv1.Lease
@@ -50,6 +35,7 @@ type world struct {
 	boots   int
 	epoch   int64 // the highest that was ever written
 	trace   []string
+	hears   func(*gate, Event, Effects) // nil: nobody does
 }
 
 // node is a machine with a kured and, while it is not nil, a gate.
@@ -74,26 +60,29 @@ type node struct {
 	claimed  bool      // the operator said that kured will not act on what it saw
 }
 
-// gate is the process: what it knows is lost with it.
+// gate is the process: what it knows is lost with it. It does for its core what a
+// Turn does, and for both what a Loop does.
 type gate struct {
-	n         *node
-	turn      *Turn
-	fault     fault
-	following bool
-	paused    bool // after an error
-	pause     time.Duration
-	seen      int // of the history
-	actAt     time.Time
+	n       *node
+	core    *core
+	fault   fault
+	said    Gate    // what the core was told last
+	request Request // nil: none is under way
+	reply   Event   // to it, on its way; nil: it was not carried out yet
+	wroteAs int64   // the epoch that it wrote last, for all that it knows
+	readAt  time.Time
+	follow  string
+	seen    int // of the history
+	wakeAt  time.Time
 
-	view        View
+	view        View // as it was heard of
 	open        bool
-	until       time.Time     // when the link dangles, come what may
-	openFor     time.Duration // in this turn
-	openForAt   time.Time
-	openForTurn string
+	until       time.Time // when the link dangles, come what may
 	closedSince time.Time
 	blocked     time.Time // since when only the node's own steps hold it back
-	permitted   time.Time // when the evaluation began that passed and was confirmed
+	asked       time.Time // when the evaluation began that asks whether the gate may open,
+	askedAt     time.Time // and when it asked
+	permitted   time.Time // when the one began that may open it
 	evaluateAt  time.Time
 	wrote       string // the record tells
 }
@@ -116,15 +105,13 @@ const (
 	simSettle   = 15 * time.Minute
 )
 
-func newWorld(t *rapid.T) *world {
+func newWorld(soak, ahead time.Duration, nodes int, seed uint64) *world {
 	w := &world{
-		t: t, records: map[string]*coordinationv1.Lease{}, locked: map[string]bool{},
-		soak:  rapid.SampledFrom([]time.Duration{time.Minute, time.Hour, 5 * time.Hour}).Draw(t, "soak"),
-		ahead: rapid.SampledFrom([]time.Duration{0, -5 * time.Hour, 7 * time.Hour}).Draw(t, "ahead"),
-		rand:  rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)),
+		soak: soak, ahead: ahead, rand: rand.New(rand.NewPCG(seed, 1)), clock: noon,
+		records: map[string]*coordinationv1.Lease{}, locked: map[string]bool{},
 	}
 	w.put(&coordinationv1.Lease{})
-	for i := range rapid.IntRange(2, 4).Draw(t, "nodes") {
+	for i := range nodes {
 		n := &node{w: w, name: string(rune('a' + i)), object: true, raw: true}
 		n.bootedAt = w.now().Add(-50 * time.Hour)
 		n.boot = w.newBoot()
@@ -137,7 +124,7 @@ func newWorld(t *rapid.T) *world {
 }
 
 func (w *world) log(format string, args ...any) {
-	w.trace = append(w.trace, time.Now().Format("02 15:04:05 ")+fmt.Sprintf(format, args...))
+	w.trace = append(w.trace, w.clock.Format("02 15:04:05 ")+fmt.Sprintf(format, args...))
 }
 
 // violation is a property that does not hold, and what led to it.
@@ -147,7 +134,10 @@ func (w *world) fatalf(format string, args ...any) {
 	panic(violation(strings.Join(w.trace[max(0, len(w.trace)-100):], "\n") + "\n" + fmt.Sprintf(format, args...)))
 }
 
-func (w *world) now() time.Time { return time.Now().Add(w.ahead).UTC() }
+// now is the API server's time.
+func (w *world) now() time.Time { return w.clock.Add(w.ahead).UTC() }
+
+func (w *world) since(t time.Time) time.Duration { return w.clock.Sub(t) }
 
 func (w *world) newBoot() string {
 	w.boots++
@@ -156,15 +146,10 @@ func (w *world) newBoot() string {
 
 // put stores the Lease.
 func (w *world) put(lease *coordinationv1.Lease) {
-	w.version++
 	lease = lease.DeepCopy()
-	lease.Name, lease.ResourceVersion = LeaseName, strconv.Itoa(w.version)
-	kind := watch.Modified
-	if w.lease == nil {
-		kind = watch.Added
-	}
+	lease.Name, lease.ResourceVersion = LeaseName, strconv.Itoa(len(w.history)+1)
 	w.lease = lease
-	w.history = append(w.history, watch.Event{Type: kind, Object: lease})
+	w.history = append(w.history, Heard{Lease: lease})
 	if s, err := Parse(lease); err == nil {
 		w.epoch = max(w.epoch, s.Epoch)
 		w.copies = append(w.copies, lease)
@@ -172,11 +157,10 @@ func (w *world) put(lease *coordinationv1.Lease) {
 }
 
 func (w *world) remove() {
-	w.version++
 	lease := w.lease.DeepCopy()
-	lease.ResourceVersion = strconv.Itoa(w.version)
+	lease.ResourceVersion = strconv.Itoa(len(w.history) + 1)
 	w.lease = nil
-	w.history = append(w.history, watch.Event{Type: watch.Deleted, Object: lease})
+	w.history = append(w.history, Heard{lease, true})
 }
 
 // edit is what a person does.
@@ -222,179 +206,142 @@ func (w *world) claim(n *node) {
 	}
 }
 
-// The simulated API server, as a gate reaches it.
-
-type leases struct {
-	coordinationclient.LeaseInterface
-	g *gate
-}
-
-// request lets a request of the gate take place.
-func (g *gate) request(ctx context.Context, effect func() error) error {
+// carryOut carries a request of the gate out, or fails to, and returns its answer.
+func (g *gate) carryOut(r Request) Event {
 	w := g.n.w
-	if g.n.cut || g.n.gate != g {
-		return errDown
-	}
+	asked := w.clock
 	f := g.fault
 	g.fault = none
-	if f == fails {
-		return errDown
+	if g.n.cut {
+		f = fails
 	}
-	if f == behind {
-		w.late = func() { _ = effect() }
-		return errDown
+	var answer Event
+	switch {
+	case f == fails:
+	case f == behind:
+		w.late = func() { g.serve(r, asked) }
+	default:
+		answer = g.serve(r, asked)
 	}
-	err := effect()
-	if f == lost {
-		return errDown
+	if f != none {
+		switch r.(type) {
+		case RecallRecord:
+			return Recalled{Err: errDown}
+		case ReadLease:
+			return Read{Err: errDown}
+		case FindTier:
+			return Placed{Err: errDown}
+		case LookAtHolder:
+			return Looked{Err: errDown}
+		case ListRecords:
+			return Listed{Err: errDown}
+		case WriteLease:
+			return Wrote{Err: errDown}
+		case RecordEpoch:
+			return Recorded{Err: errDown}
+		}
 	}
-	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://api", http.NoBody)
-	if _, err := clock.Transport(date(w.now())).RoundTrip(req); err != nil { //nolint:bodyclose // there is none
-		return err
-	}
-	return err
+	return answer
 }
 
-type date time.Time
-
-func (d date) RoundTrip(*http.Request) (*http.Response, error) {
-	return &http.Response{Header: http.Header{"Date": {time.Time(d).Format(http.TimeFormat)}}, Body: http.NoBody}, nil
-}
-
-var leaseResource = schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
-
-func (l leases) Get(ctx context.Context, name string, _ metav1.GetOptions) (*coordinationv1.Lease, error) {
-	var lease *coordinationv1.Lease
-	err := l.g.request(ctx, func() error {
-		if lease = l.g.n.w.records[name]; lease == nil {
-			return apierrors.NewNotFound(leaseResource, name)
+// serve is the API server's part.
+func (g *gate) serve(r Request, asked time.Time) Event {
+	w, n := g.n.w, g.n
+	switch r := r.(type) {
+	case RecallRecord:
+		return Recalled{Epoch: recordedEpoch(w.records[n.name]), BootedAt: n.recordedBoot()}
+	case ReadLease:
+		read := Read{Version: strconv.Itoa(len(w.history)), Asked: asked, Date: w.now().Truncate(time.Second)}
+		if w.lease != nil {
+			read.Lease = w.lease.DeepCopy()
 		}
-		lease = lease.DeepCopy()
-		return nil
-	})
-	return lease, err
-}
-
-func (l leases) List(ctx context.Context, options metav1.ListOptions) (*coordinationv1.LeaseList, error) {
-	list := &coordinationv1.LeaseList{}
-	err := l.g.request(ctx, func() error {
-		if w := l.g.n.w; options.FieldSelector != "" { // the turn alone
-			list.ResourceVersion = strconv.Itoa(w.version)
-			if w.lease != nil {
-				list.Items = append(list.Items, *w.lease.DeepCopy())
-			}
-			return nil
+		return read
+	case FindTier:
+		return Placed{}
+	case LookAtHolder:
+		h := Holder{Gone: true, LockKnown: r.Lock != nil, LockNamed: w.locked[r.Node]}
+		if seen := w.named(r.Node); seen != nil && seen.object {
+			h.Gone, h.NodeBootID, h.Unschedulable, h.Down = false, seen.objectBoot, seen.cordoned, true
 		}
-		for _, name := range slices.Sorted(maps.Keys(l.g.n.w.records)) {
-			list.Items = append(list.Items, *l.g.n.w.records[name].DeepCopy())
-		}
-		return nil
-	})
-	return list, err
-}
-
-func (l leases) Update(ctx context.Context, lease *coordinationv1.Lease, _ metav1.UpdateOptions) (*coordinationv1.Lease, error) {
-	w := l.g.n.w
-	var written *coordinationv1.Lease
-	err := l.g.request(ctx, func() error {
-		if w.lease == nil {
-			return apierrors.NewNotFound(leaseResource, lease.Name)
-		}
-		if w.lease.ResourceVersion != lease.ResourceVersion {
-			return apierrors.NewConflict(leaseResource, lease.Name, errors.New("modified"))
-		}
-		before, err := Parse(w.lease)
-		if err != nil {
-			w.fatalf("%s overwrites what cannot be read: %v", l.g.n.name, err)
-		}
-		after, err := Parse(lease)
-		if err != nil || after.Epoch != before.Epoch+1 {
-			w.fatalf("%s writes epoch %d after %d: %v", l.g.n.name, after.Epoch, before.Epoch, err)
-		}
-		for name, r := range w.records {
-			if recordedEpoch(r) > before.Epoch {
-				w.fatalf("%s writes on top of an old copy: %s has seen %d, and it is %d", l.g.n.name, name, recordedEpoch(r), before.Epoch)
+		if lease := w.records[r.Node]; lease != nil {
+			if r, err := record.Parse(lease); err == nil {
+				h.RecordBootID, h.RecordBootedAt = r.BootID, r.BootedAt
 			}
 		}
-		for _, keys := range []map[string]string{w.lease.Annotations, lease.Annotations} {
-			for key := range keys {
-				if !strings.Contains(key, "/turn-") && w.lease.Annotations[key] != lease.Annotations[key] {
-					w.fatalf("%s writes the operator's %s", l.g.n.name, key)
-				}
+		return Looked{Node: r.Node, Holder: h}
+	case ListRecords:
+		var listed Listed
+		for _, name := range slices.Sorted(maps.Keys(w.records)) {
+			r, err := record.Parse(w.records[name])
+			if err != nil {
+				w.fatalf("the record of %s: %v", name, err)
+			}
+			listed.Candidates = append(listed.Candidates, Candidate{Node: r.Node, BootID: r.BootID, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch})
+		}
+		return listed
+	case WriteLease:
+		return g.write(r)
+	case RecordEpoch:
+		if recordedEpoch(w.records[n.name]) < r.Epoch {
+			g.tells()
+		}
+		return Recorded{Epoch: r.Epoch}
+	}
+	panic(fmt.Sprintf("%T", r))
+}
+
+func (g *gate) write(r WriteLease) Event {
+	w := g.n.w
+	if w.lease == nil || w.lease.ResourceVersion != r.Lease.ResourceVersion {
+		return Wrote{Conflict: true, Err: errors.New("modified")}
+	}
+	lease := r.Lease.DeepCopy()
+	r.State.Put(lease)
+	before, err := Parse(w.lease)
+	if err != nil {
+		w.fatalf("%s overwrites what cannot be read: %v", g.n.name, err)
+	}
+	after, err := Parse(lease)
+	if err != nil || after.Epoch != before.Epoch+1 {
+		w.fatalf("%s writes epoch %d after %d: %v", g.n.name, after.Epoch, before.Epoch, err)
+	}
+	if recorded := recordedEpoch(w.records[g.n.name]); recorded < g.wroteAs {
+		w.fatalf("%s writes again, and what it wrote last, epoch %d, is not in its record (%d)", g.n.name, g.wroteAs, recorded)
+	}
+	for name, r := range w.records {
+		if recordedEpoch(r) > before.Epoch {
+			w.fatalf("%s writes on top of an old copy: %s has seen %d, and it is %d", g.n.name, name, recordedEpoch(r), before.Epoch)
+		}
+	}
+	for _, keys := range []map[string]string{w.lease.Annotations, lease.Annotations} {
+		for key := range keys {
+			if !strings.Contains(key, "/turn-") && w.lease.Annotations[key] != lease.Annotations[key] {
+				w.fatalf("%s writes the operator's %s", g.n.name, key)
 			}
 		}
-		w.put(lease)
-		written = w.lease.DeepCopy()
-		w.log("%s writes %+v", l.g.n.name, after)
-		return nil
-	})
-	return written, err
+	}
+	w.put(lease)
+	w.log("%s writes %+v", g.n.name, after)
+	return Wrote{Lease: w.lease.DeepCopy(), Epoch: after.Epoch}
 }
 
-type nodeObjects struct {
-	coreclient.NodeInterface
-	g *gate
-}
-
-func (o nodeObjects) List(ctx context.Context, options metav1.ListOptions) (*corev1.NodeList, error) {
-	list := &corev1.NodeList{}
-	err := o.g.request(ctx, func() error {
-		n := o.g.n.w.named(strings.TrimPrefix(options.FieldSelector, "metadata.name="))
-		if n != nil && n.object {
-			var object corev1.Node
-			object.Name, object.Status.NodeInfo.BootID, object.Spec.Unschedulable = n.name, n.objectBoot, n.cordoned
-			list.Items = append(list.Items, object)
-		}
-		return nil
-	})
-	return list, err
-}
-
-type daemonSets struct {
-	appsclient.DaemonSetInterface
-	g *gate
-}
-
-func (d daemonSets) List(ctx context.Context, _ metav1.ListOptions) (*appsv1.DaemonSetList, error) {
-	set := appsv1.DaemonSet{}
-	err := d.g.request(ctx, func() error {
-		var names []string
-		for _, name := range slices.Sorted(maps.Keys(d.g.n.w.locked)) {
-			names = append(names, fmt.Sprintf(`{"nodeID":%q}`, name))
-		}
-		set.Annotations = map[string]string{"lock": `{"locks":[` + strings.Join(names, ",") + `]}`}
-		return nil
-	})
-	return &appsv1.DaemonSetList{Items: []appsv1.DaemonSet{set}}, err
-}
-
-// start starts the node's gate, as gate.Loop does.
+// start starts the node's gate.
 func (n *node) start() {
 	w := n.w
-	g := &gate{n: n, pause: firstPause, closedSince: time.Now(), actAt: time.Now(), evaluateAt: time.Now()}
+	g := &gate{n: n, closedSince: w.clock, evaluateAt: w.clock}
 	n.gate = g
-	g.turn = &Turn{
-		Config: Config{Node: n.name, BootID: n.boot, MaxAge: simMaxAge, Interval: simInterval, Settle: simSettle, GrantTimeout: 30 * time.Minute},
-		SoakOf: func(o map[string]Override) time.Duration {
+	g.core = newCore(
+		Config{Node: n.name, BootID: n.boot, MaxAge: simMaxAge, Interval: simInterval, Settle: simSettle, GrantTimeout: 30 * time.Minute},
+		func(o map[string]Override) time.Duration {
 			if _, ok := o["soak"]; ok {
 				return 0
 			}
 			return w.soak
-		},
-		Leases: leases{g: g}, Nodes: nodeObjects{g: g}, DaemonSets: func(string) appsclient.DaemonSetInterface { return daemonSets{g: g} },
-		Kured:  func() Kured { return Kured{Annotation: "lock"} },
-		OnTier: func(int) {}, OnEpoch: func(int64) {}, Log: slog.New(slog.DiscardHandler),
-		RecordEpoch: func(ctx context.Context, epoch int64) error {
-			if old, ok := w.records[n.name]; ok && recordedEpoch(old) >= epoch {
-				return nil
-			}
-			return g.request(ctx, func() error { g.tells(); return nil })
-		},
-	}
-	g.turn.Start()
-	g.turn.random = w.rand.Float64
-	g.view = g.turn.View()
+		}, w.rand.Float64)
+	g.view = g.core.view()
 	g.tick()
+	g.said = g.is()
+	g.step(Updated{g.said})
 }
 
 // stop kills it; its link dangles.
@@ -402,17 +349,17 @@ func (n *node) stop() { n.gate = nil }
 
 // resolves reports whether kured would see the gated sentinel.
 func (n *node) resolves() bool {
-	return n.gate != nil && n.gate.open && time.Now().Before(n.gate.until)
+	return n.gate != nil && n.gate.open && n.w.clock.Before(n.gate.until)
 }
 
 // mayAct reports whether kured may still act on what it saw. The protocol takes
 // it that it does not when its Node object has been gone for long: it cannot
 // drain, and its pod is collected.
 func (n *node) mayAct() bool {
-	if !n.object && time.Since(n.goneSince) > simMaxAge {
+	if !n.object && n.w.since(n.goneSince) > simMaxAge {
 		return false
 	}
-	return n.acting || !n.saw.IsZero() && time.Since(n.saw) < simSettle
+	return n.acting || !n.saw.IsZero() && n.w.since(n.saw) < simSettle
 }
 
 // recordedBoot is rounded so that it is not too early.
@@ -420,120 +367,142 @@ func (n *node) recordedBoot() time.Time {
 	return n.bootedAt.Add(2 * time.Second).Truncate(time.Second)
 }
 
-// tick is what the loop does by itself, and what it tells the turn.
+// tick is what the loop does by itself.
 func (g *gate) tick() {
-	now := time.Now()
-	if whose := fmt.Sprint(g.view.State.Holder, g.view.State.NotActedOn, g.view.State.RebootedAt); whose != g.openForTurn || g.view.State.Phase != Open {
-		g.openForTurn, g.openFor = whose, 0
-	}
-	if g.open {
-		g.openFor += now.Sub(g.openForAt)
-	}
-	g.openForAt = now
+	now := g.n.w.clock
 	if g.open && (!now.Before(g.until) || !g.n.raw) {
 		g.open, g.closedSince = false, now
 		if g.until.Before(now) {
 			g.closedSince = g.until
 		}
 	}
-	g.turn.Tell(Gate{
-		Pending: g.n.raw, BootedAt: g.n.recordedBoot(), Open: g.open, ClosedSince: g.closedSince,
-		NodeBlocked: !g.blocked.IsZero() && now.Sub(g.blocked) >= simInterval,
-		Overdue:     g.openFor >= g.turn.Config.GrantTimeout,
-	})
 }
 
-// hear takes the turn's latest view, as Loop.onTurn does.
-func (g *gate) hear() {
-	select {
-	case g.view = <-g.turn.Views():
-	default:
-		return
+// is how the gate is.
+func (g *gate) is() Gate {
+	return Gate{
+		Pending: g.n.raw, Open: g.open, ClosedSince: g.closedSince,
+		NodeBlocked: !g.blocked.IsZero() && g.n.w.since(g.blocked) >= simInterval,
 	}
-	if g.open && !g.view.Permits() {
-		g.open, g.closedSince = false, time.Now()
-	}
-	if !g.view.Evaluates() {
-		g.permitted, g.blocked = time.Time{}, time.Time{}
-	} else if g.evaluateAt.IsZero() {
-		g.evaluateAt = time.Now()
-	}
-	g.tick()
+}
+
+// changed reports whether the core has something to be told by its own gate.
+func (g *gate) changed() bool { return g.is() != g.said }
+
+// unseen reports whether the watch has something to tell.
+func (g *gate) unseen() bool {
+	return g.follow != "" && !g.n.cut && g.seen < len(g.n.w.history)
+}
+
+// due reports whether there is something to do at once.
+func (g *gate) due() bool {
+	return g.request != nil || g.unseen() || g.changed() || !g.wakeAt.IsZero() && !g.n.w.clock.Before(g.wakeAt)
 }
 
 // run lets the gate's part in the turn do one thing, as Turn.Run does.
 func (g *gate) run() {
-	t := g.turn
-	ctx := context.Background()
 	g.tick()
-	defer func() {
-		g.hear()
-		g.tick()
-		if g.actAt = time.Now().Add(1000 * time.Hour); g.following { // an idle gate waits until it is told something
-			g.actAt = time.Now().Add(t.again())
-		}
-		if g.paused = !g.following && t.problem != nil; g.paused {
-			g.actAt = time.Now().Add(g.pause)
-			g.pause = min(2*g.pause, lastPause)
-		} else {
-			g.pause = firstPause
-		}
-	}()
-	var err error
-	switch {
-	case !g.following:
-		g.woken()
-		_, concerned, failed := t.readAndAct(ctx)
-		g.seen, err = len(g.n.w.history), failed
-		g.following = err == nil && concerned
-		return
-	case g.seen < len(g.n.w.history) && !g.n.cut:
+	switch r := g.request; {
+	case g.unseen() && (r == nil || g.n.w.rand.IntN(2) == 0):
 		g.seen++
-		event := g.n.w.history[g.seen-1]
-		err = t.onEvent(ctx, watch.Event{Type: event.Type, Object: event.Object.(*coordinationv1.Lease).DeepCopy()}) //nolint:forcetypeassert // it is
-	case g.woken():
-		err = t.woken(ctx)
+		heard := g.n.w.history[g.seen-1]
+		g.step(Heard{heard.Lease.DeepCopy(), heard.Deleted})
+	case g.changed() && (r == nil || g.n.w.rand.IntN(2) == 0):
+		g.said = g.is()
+		g.step(Updated{g.said})
+	case r != nil && g.reply == nil:
+		g.reply = g.carryOut(r)
+	case r != nil:
+		reply := g.reply
+		g.request, g.reply = nil, nil
+		g.step(reply)
 	default:
-		err = t.lockAndAct(ctx)
+		g.step(Woken{})
 	}
-	g.following = err == nil && t.concerned()
+	g.tick()
 }
 
-// woken reports whether the gate has told the turn something.
-func (g *gate) woken() bool {
-	select {
-	case <-g.turn.wake:
-		return true
-	default:
-		return false
+// step tells the core an event, and takes its answer.
+func (g *gate) step(e Event) {
+	w := g.n.w
+	busy := g.request != nil
+	switch e := e.(type) {
+	case Wrote:
+		if e.Err == nil {
+			g.wroteAs = e.Epoch
+		}
+	case Read:
+		if e.Err == nil {
+			g.readAt = e.Asked
+		}
 	}
+	effects := g.core.step(w.clock, e)
+	if w.hears != nil {
+		w.hears(g, e, effects)
+	}
+	if effects.Request != nil {
+		if busy {
+			w.fatalf("%s wants %T while %T is under way", g.n.name, effects.Request, g.request)
+		}
+		g.request = effects.Request
+	}
+	if effects.Follow != g.follow {
+		if g.follow = effects.Follow; g.follow != "" {
+			g.seen, _ = strconv.Atoi(g.follow)
+		}
+	}
+	g.wakeAt = effects.WakeAt
+	g.hear(g.core.view())
+	if a := effects.Answer; a != nil && !g.asked.IsZero() {
+		switch {
+		case a.Permitted && g.readAt.Before(g.askedAt):
+			w.fatalf("%s may open by a turn that was read at %s, and asked at %s", g.n.name, g.readAt, g.askedAt)
+		case a.Permitted && recordedEpoch(w.records[g.n.name]) < g.core.epoch:
+			w.fatalf("%s may open, and epoch %d is not in its record", g.n.name, g.core.epoch)
+		}
+		if a.Permitted {
+			g.permitted = g.asked
+		} else if g.open {
+			g.open, g.closedSince = false, w.clock
+		}
+		g.asked = time.Time{}
+	}
+}
+
+// hear takes a view, as Loop.onTurn does.
+func (g *gate) hear(v View) {
+	g.view = v
+	if g.open && !g.view.Permits() {
+		g.open, g.closedSince = false, g.n.w.clock
+	}
+	if !g.view.Evaluates() {
+		g.permitted, g.blocked = time.Time{}, time.Time{}
+	} else if g.evaluateAt.IsZero() {
+		g.evaluateAt = g.n.w.clock
+	}
+	g.tick()
 }
 
 // loses ends the watch.
-func (g *gate) loses() {
-	if g.following {
-		g.following = false
-		_ = g.turn.lockAndFail(errDown)
-		g.hear()
+func (g *gate) loses(err error) {
+	if g.follow != "" {
+		g.step(Unfollowed{err})
 	}
 }
 
 // evaluate asks the steps, which say so. It began a while ago.
 func (g *gate) evaluate(passes, node bool, ago time.Duration) {
 	g.tick()
-	if !g.view.Evaluates() || !g.n.raw {
+	if !g.view.Evaluates() || !g.n.raw || !g.asked.IsZero() {
 		return
 	}
-	now := time.Now()
+	now := g.n.w.clock
 	g.evaluateAt = now.Add(simInterval)
 	switch {
 	case passes:
 		g.blocked = time.Time{}
-		if g.turn.Confirm(context.Background()) == nil {
-			g.permitted = now.Add(-ago)
-		} else if g.open {
-			g.open, g.closedSince = false, now
-		}
+		g.asked, g.askedAt = now.Add(-ago), now
+		g.step(Asked{})
 	case node && g.blocked.IsZero():
 		g.blocked = now
 	case !node:
@@ -542,17 +511,23 @@ func (g *gate) evaluate(passes, node bool, ago time.Duration) {
 	if !passes && g.open {
 		g.open, g.closedSince = false, now
 	}
-	g.hear()
 	g.tick()
+}
+
+// breakOff ends an evaluation that asks whether the gate may open.
+func (g *gate) breakOff() {
+	if !g.asked.IsZero() {
+		g.asked = time.Time{}
+		g.step(Unasked{})
+	}
 }
 
 // permit makes the link, or extends its time, after an evaluation.
 func (g *gate) permit() {
-	g.hear()
 	began := g.permitted
 	g.permitted = time.Time{}
 	until := began.Add(simMaxAge)
-	if began.IsZero() || !g.n.raw || !time.Now().Before(until) || !g.open && !g.turn.Permits() {
+	if began.IsZero() || !g.n.raw || !g.n.w.clock.Before(until) || !g.open && !g.view.Permits() {
 		return
 	}
 	if !g.open {
@@ -565,6 +540,9 @@ func (g *gate) permit() {
 }
 
 func recordedEpoch(of *coordinationv1.Lease) int64 {
+	if of == nil {
+		return 0
+	}
 	epoch, _ := strconv.ParseInt(of.Annotations["sentinel-gate.io/turn-epoch-seen"], 10, 64)
 	return epoch
 }
@@ -583,15 +561,12 @@ func (g *gate) record() {
 // tells writes the record as it is to be.
 func (g *gate) tells() {
 	w, n := g.n.w, g.n
-	var seen int64
-	if old, ok := w.records[n.name]; ok {
-		seen = recordedEpoch(old)
-	}
+	seen := recordedEpoch(w.records[n.name])
 	lease := &coordinationv1.Lease{}
 	lease.Name, lease.Labels = n.name, map[string]string{record.Label: "true"}
 	lease.Annotations = map[string]string{
 		"sentinel-gate.io/boot-id": n.boot, "sentinel-gate.io/booted-at": text(n.recordedBoot()),
-		"sentinel-gate.io/turn-epoch-seen": strconv.FormatInt(max(seen, g.turn.epoch), 10),
+		"sentinel-gate.io/turn-epoch-seen": strconv.FormatInt(max(seen, g.core.epoch), 10),
 	}
 	if n.raw {
 		lease.Annotations["sentinel-gate.io/pending-since"] = text(n.bootedAt.Add(time.Hour))
@@ -602,9 +577,9 @@ func (g *gate) tells() {
 // reboot reboots the machine: all that ran on it is gone.
 func (n *node) reboot(byKured bool) {
 	w := n.w
-	if s := w.state(); byKured || s.Phase == Open && s.Holder == n.name && s.BootID == n.boot {
+	if s := w.state(); byKured || s.Epoch == w.epoch && s.Phase == PhaseOpen && s.Holder == n.name && s.BootID == n.boot {
 		if !n.claimed {
-			n.rebooted = time.Now()
+			n.rebooted = w.clock
 		}
 	}
 	w.log("%s reboots, by kured: %t", n.name, byKured)
@@ -617,7 +592,7 @@ func (n *node) reboot(byKured bool) {
 func (n *node) look() {
 	if n.object && !n.acting && n.resolves() {
 		n.w.log("kured sees %s", n.name)
-		n.saw = time.Now()
+		n.saw = n.w.clock
 	}
 }
 
@@ -658,7 +633,7 @@ func (w *world) check() {
 			continue
 		}
 		for _, other := range w.nodes {
-			if quiet := time.Since(other.rebooted); !other.rebooted.IsZero() && quiet < w.soak {
+			if quiet := w.since(other.rebooted); !other.rebooted.IsZero() && quiet < w.soak {
 				w.fatalf("%s is open %s after %s rebooted (soak %s)", n.name, quiet, other.name, w.soak)
 			}
 		}

@@ -8,9 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -171,15 +171,17 @@ func (r *relay) measure(commands func() ([]*exec.Cmd, error)) (cost, error) {
 		var c cost
 		before, began := r.received.Load(), time.Now()
 		for _, cmd := range cmds {
-			var stderr strings.Builder
-			cmd.Stderr = &stderr
-			if out, err := cmd.Output(); err != nil {
-				return cost{}, fmt.Errorf("%s: %w\n%.2000s%s", cmd, err, out, stderr.String())
+			var stdout, stderr strings.Builder
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			if err := cmd.Start(); err != nil {
+				return cost{}, err
+			}
+			peak := peakOf(cmd.Process.Pid)
+			if err := cmd.Wait(); err != nil {
+				return cost{}, fmt.Errorf("%s: %w\n%.2000s%s", cmd, err, stdout.String(), stderr.String())
 			}
 			c.cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-			if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-				c.peak = max(c.peak, float64(usage.Maxrss)*1024)
-			}
+			c.peak = max(c.peak, <-peak)
 		}
 		c.wall, c.bytes = time.Since(began), float64(r.received.Load()-before)
 		costs = append(costs, c)
@@ -197,4 +199,26 @@ func (r *relay) measure(commands func() ([]*exec.Cmd, error)) (cost, error) {
 		}
 	}
 	return costs[median], nil
+}
+
+// peakOf returns the most memory that the process had, once it has ended. Its
+// rusage does not tell: that begins with what its parent had when it started it.
+func peakOf(pid int) <-chan float64 {
+	result := make(chan float64, 1)
+	go func() {
+		var peak float64
+		for {
+			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+			_, line, found := strings.Cut(string(status), "VmHWM:")
+			if err != nil || !found { // it is gone, or waits for its end to be seen
+				result <- peak
+				return
+			}
+			if kib, err := strconv.ParseFloat(strings.Fields(line)[0], 64); err == nil {
+				peak = max(peak, kib*1024)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	return result
 }

@@ -14,24 +14,52 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 
+	"github.com/sentinel-gate/sentinel-gate/checks"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/pages"
 )
 
-// allTypes has a step of each type. Those whose verdict depends on what the
-// cluster lacks are soft, so that the evaluation counts as passed.
-const allTypes = `- {name: nodes, type: nodesReady}
-- {name: cni, type: podsReady, options: {preset: auto}}
-- {name: soak, type: readySoak}
-- {name: alerts, type: alerts, options: {prometheus: {url: %[1]q}, requireFiringAgo: 2s}}
-- {name: promql, type: promql, options: {prometheus: {url: %[1]q}, query: 'ALERTS{alertname="Nothing"}', requireSeries: ALERTS}}
-- {name: http, type: http, options: {url: "%[1]s/-/ready"}}
-- {name: resource, type: resource, options: {apiVersion: apps/v1, resource: daemonsets, expression: object.status.desiredNumberScheduled >= 0}}
-- {name: schedule, type: schedule, options: {deny: [{years: ["2001"]}]}}
-- {name: budgets, type: disruptionBudgets, softUntil: 2100-01-01}
-- {name: quorum, type: controlPlaneQuorum, softUntil: 2100-01-01}
-- {name: cordons, type: cordons}
-- {name: headroom, type: headroom, softUntil: 2100-01-01}`
+// here are the options of the steps that pass in this world, and are held to it.
+// All others are soft: what they ask for may be lacking here.
+var here = map[string]string{
+	"nodesReady": `{}`,
+	"podsReady":  `{preset: auto}`,
+	"readySoak":  `{}`,
+	"alerts":     `{prometheus: {url: %[1]q}, requireFiringAgo: 2s}`,
+	"promql":     `{prometheus: {url: %[1]q}, query: 'ALERTS{alertname="Nothing"}', requireSeries: ALERTS}`,
+	"http":       `{url: "%[1]s/-/ready"}`,
+	"resource":   `{apiVersion: apps/v1, resource: daemonsets, expression: object.status.desiredNumberScheduled >= 0}`,
+	"schedule":   `{deny: [{years: ["2001"]}]}`,
+	"cordons":    `{}`,
+}
+
+// allTypes has a step of each type.
+func allTypes(prometheus string) (string, error) {
+	var steps []string
+	for _, typeName := range checks.Types() {
+		options, known := here[typeName]
+		switch _, problems := checks.New(typeName, nil, nil); {
+		case known && strings.Contains(options, "%"):
+			options = fmt.Sprintf(options, prometheus)
+		case known:
+		case len(problems) > 0: // it cannot do without options
+			example, err := pages.Example(typeName)
+			if err != nil {
+				return "", err
+			}
+			options = string(example)
+		default:
+			options = `{}`
+		}
+		soft := ""
+		if !known {
+			soft = ", softUntil: 2100-01-01"
+		}
+		steps = append(steps, fmt.Sprintf("- {name: %s, type: %s, options: %s%s}", strings.ToLower(typeName), typeName, options, soft))
+	}
+	return strings.Join(steps, "\n"), nil
+}
 
 // workloads is how many ReplicaSets' worth of pods, each with a budget, there is
 // for every hundred pods.
@@ -107,7 +135,9 @@ func (b *bench) everyType(ctx context.Context, s *site, where, target string) er
 	if err != nil {
 		return err
 	}
-	o.Checks = fmt.Sprintf(allTypes, b.prom.URL())
+	if o.Checks, err = allTypes(b.prom.URL()); err != nil {
+		return err
+	}
 	if err := b.permit(ctx, s, o); err != nil {
 		return err
 	}
@@ -120,7 +150,7 @@ func (b *bench) everyType(ctx context.Context, s *site, where, target string) er
 	if err != nil {
 		return err
 	}
-	b.add("one evaluation of all twelve types (`--once`), "+where, target, "%s", c)
+	b.add(fmt.Sprintf("one evaluation of all %d types (`--once`), %s", len(checks.Types()), where), target, "%s", c)
 	return nil
 }
 

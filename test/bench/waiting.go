@@ -21,7 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/sentinel-gate/sentinel-gate/checks"
+	reads "github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
@@ -170,19 +170,19 @@ func (b *bench) freed(ctx context.Context, s *site, c *crowd, anyway float64) er
 	}
 	over := time.Now().Add(10 * time.Second).Truncate(time.Second) // as the Lease keeps it
 	(&turn.State{
-		Epoch: c.turns[0].View().State.Epoch + 1, Phase: turn.Soaking, Holder: s.Nodes[0].Name,
+		Epoch: c.turns[0].View().State.Epoch + 1, Phase: turn.PhaseSoaking, Holder: s.Nodes[0].Name,
 		RebootedAt: over.Add(-crowdSoak), Since: over.Add(-crowdSoak), Waiting: len(c.turns),
 	}).Put(lease)
 	if _, err := leases.Update(ctx, lease, metav1.UpdateOptions{}); err != nil {
 		return err
 	}
-	if err := c.await(ctx, "all soak", func(v turn.View) bool { return v.State.Phase == turn.Soaking }); err != nil {
+	if err := c.await(ctx, "all soak", func(v turn.View) bool { return v.State.Phase == turn.PhaseSoaking }); err != nil {
 		return err
 	}
 	began := time.Now()
 	var named time.Duration
 	used, err := s.during(anyway, func() error {
-		if err := c.await(ctx, "the next holder", func(v turn.View) bool { return v.State.Phase == turn.Granted }); err != nil {
+		if err := c.await(ctx, "the next holder", func(v turn.View) bool { return v.State.Phase == turn.PhaseGranted }); err != nil {
 			return err
 		}
 		named = time.Since(over)
@@ -298,26 +298,34 @@ func (c *crowd) join(ctx context.Context, s *site, nodes []*controlplane.Node) e
 	}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return asking{next, &c.requests} })
 	for _, n := range nodes {
-		client, err := checks.NewCluster(config, cluster.Namespace, n.Name)
+		client, err := reads.New(config, cluster.Namespace, n.Name)
 		if err != nil {
 			return err
 		}
-		t := &turn.Turn{
+		t := turn.New(turn.Options{
 			Config: turn.Config{
 				Node: n.Name, BootID: n.BootID(), MaxAge: time.Minute, Settle: 15 * time.Minute,
 				GrantTimeout: 30 * time.Minute, Interval: 30 * time.Second,
 			},
 			SoakOf: func(map[string]turn.Override) time.Duration { return crowdSoak },
-			Leases: client.Leases(), Nodes: client.Nodes(), DaemonSets: client.DaemonSets,
-			Order: []labels.Selector{labels.Everything()}, OnTier: func(int) {}, OnEpoch: func(int64) {}, RecordEpoch: func(context.Context, int64) error { return nil }, Log: slog.New(slog.DiscardHandler),
-		}
-		t.Start()
-		t.Tell(turn.Gate{Pending: true, ClosedSince: time.Now()})
+			Leases: client.LeaseClient(), Nodes: client.NodeClient(),
+			DaemonSets: func(namespace string) turn.DaemonSetLister { return client.DaemonSetClient(namespace) },
+			Order:      []labels.Selector{labels.Everything()}, Record: unwritten{}, Log: slog.New(slog.DiscardHandler),
+		})
+		t.Update(turn.Gate{Pending: true, ClosedSince: time.Now()})
 		go t.Run(ctx)
 		c.turns = append(c.turns, t)
 	}
-	return c.await(ctx, "all wait", func(v turn.View) bool { return v.State.Phase == turn.Open })
+	return c.await(ctx, "all wait", func(v turn.View) bool { return v.State.Phase == turn.PhaseOpen })
 }
+
+// unwritten is the record of a gate whose record is not measured.
+type unwritten struct{}
+
+func (unwritten) Recall(context.Context) (int64, time.Time, error) { return 0, time.Time{}, nil }
+func (unwritten) SetTier(int)                                      {}
+func (unwritten) SetTurnEpoch(int64)                               {}
+func (unwritten) RecordEpoch(context.Context, int64) error         { return nil }
 
 // await waits until each has seen it.
 func (c *crowd) await(ctx context.Context, what string, seen func(turn.View) bool) error {

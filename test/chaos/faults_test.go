@@ -284,7 +284,7 @@ func (c *chaos) breakSeal(ctx context.Context, rng *rand.Rand, _ *member) {
 	}
 	defer c.lease.Unlock()
 	was, err := c.change(ctx, func(a map[string]string) {
-		a[gates+"holder"], a[gates+"phase"] = "somebody", string(turn.Free)
+		a[gates+"holder"], a[gates+"phase"] = "somebody", string(turn.PhaseFree)
 	})
 	if err != nil {
 		return

@@ -119,7 +119,7 @@ func newWorld(ctx context.Context, t *testing.T, size int, settings string, fail
 		t: t, cp: cp, began: time.Now(), fail: fail, api: &disturbance{},
 		acting: map[*member]time.Time{}, forbidden: map[*prohibition]bool{},
 	}
-	w.must((&cluster.Cluster{CP: cp}).SetTurn(ctx, turn.State{Phase: turn.Free, Since: time.Now()}))
+	w.must((&cluster.Cluster{CP: cp}).SetTurn(ctx, turn.State{Phase: turn.PhaseFree, Since: time.Now()}))
 	_, err := cp.AddDaemonSet(ctx, "kube-system", "kured", map[string]string{"name": "kured"})
 	w.must(err)
 	base, err := os.MkdirTemp(made.dir, "")

@@ -59,7 +59,7 @@ func (w *world) blocked(ctx context.Context, steps string) error {
 		return err
 	}
 	var problems []error
-	if steps != "" && state.Phase != turn.Granted {
+	if steps != "" && state.Phase != turn.PhaseGranted {
 		problems = append(problems, fmt.Errorf("nobody has the turn: %+v", state))
 	}
 	waiting := 0

@@ -27,7 +27,7 @@ func grant(w *world, typeName string) {
 	}
 	meta := metav1.ObjectMeta{Name: "test-" + strings.ToLower(typeName)}
 	roles := w.cp.Client().RbacV1()
-	_, err := roles.ClusterRoles().Create(w.ctx(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: check.Rules()}, metav1.CreateOptions{})
+	_, err := roles.ClusterRoles().Create(w.ctx(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: checks.RulesOf(check)}, metav1.CreateOptions{})
 	w.must(err)
 	_, err = roles.ClusterRoleBindings().Create(w.ctx(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta.Name},
@@ -72,7 +72,7 @@ func TestF23BudgetHoldsClosed(t *testing.T) {
 	_, err = budgets.UpdateStatus(w.ctx(), made, metav1.UpdateOptions{})
 	w.must(err)
 	step := w.closedBy(d, mark, "budgets", "Fail", "BudgetNeverMet")
-	if !strings.Contains(step.Message, "default/web (maxUnavailable 0) wants 1 of 1 pods healthy, and so allows no eviction: no controller (web)") {
+	if !strings.Contains(step.Message, "default/web (maxUnavailable 0) wants 1 of 1 pod healthy, and so allows no eviction: no controller (web)") {
 		t.Errorf("message: %s", step.Message)
 	}
 
@@ -98,7 +98,7 @@ func TestF31NoRoomHoldsClosed(t *testing.T) {
 		w.must(err)
 	}
 	step := w.closedBy(d, mark, "room", "Fail", "PodTooLarge")
-	if !strings.Contains(step.Message, "default/db (no controller) requests 1 pods, and no node where it may run has more than 0 free; pods short by 1") {
+	if !strings.Contains(step.Message, "default/db (no controller) requests 1 pod, and no node where it may run has more than 0 free; pods short by 1") {
 		t.Errorf("message: %s", step.Message)
 	}
 }

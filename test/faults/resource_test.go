@@ -59,7 +59,7 @@ func TestF28ResourceClosesAnOpenGate(t *testing.T) {
 	from := d.Lines()
 	w.must(w.cp.Apply(w.ctx(), []byte(widget+"ok: false\n")))
 	s := w.closedBy(d, from, "widgets", "Fail", "ExpressionFalse")
-	if want := "the expression is false for 1 of 1 widgets.example.com: a (ok: false)"; s.Message != want {
+	if want := "the expression is false for 1 of 1 object of widgets.example.com: a (ok: false)"; s.Message != want {
 		t.Errorf("got %s, want %s", s.Message, want)
 	}
 

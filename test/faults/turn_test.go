@@ -181,12 +181,12 @@ func TestF13OneGateAtATime(t *testing.T) {
 	r := newRollout(t, 3)
 	open := r.holder()
 	r.alone(open, 3*time.Second)
-	if s := r.turn(); s.Phase != turn.Open || s.Holder != r.Nodes[open].Name {
+	if s := r.turn(); s.Phase != turn.PhaseOpen || s.Holder != r.Nodes[open].Name {
 		t.Errorf("n%d is open, and the turn is %+v", open+1, s)
 	}
 	for i := range r.gates {
 		if i != open {
-			r.closed(i, "the turn is "+r.Nodes[open].Name+"'s")
+			r.closed(i, r.Nodes[open].Name+" has the turn")
 		}
 	}
 }
@@ -198,7 +198,7 @@ func TestF12RebootBeginsTheSoak(t *testing.T) {
 	open := r.holder()
 	r.reboot(open)
 	r.startGate(open)
-	r.awaitPhase(turn.Soaking)
+	r.awaitPhase(turn.PhaseSoaking)
 	if s := r.turn(); time.Since(s.RebootedAt) > time.Minute || s.Holder != r.Nodes[open].Name {
 		t.Errorf("the turn is %+v", s)
 	}
@@ -212,13 +212,13 @@ func TestF15DeletedNodeKeepsItsSoak(t *testing.T) {
 	open := r.holder()
 	r.reboot(open)
 	r.startGate(open)
-	r.awaitPhase(turn.Soaking)
+	r.awaitPhase(turn.PhaseSoaking)
 	r.must(r.gates[open].Signal(9))
 	r.must(r.Nodes[open].Delete(r.ctx()))
 	r.must(r.cp.DeletePod(r.ctx(), cluster.CNINamespace, cluster.CNIPod(r.Nodes[open].Name)))
 	r.must(r.cp.Client().CoordinationV1().Leases(namespace).Delete(r.ctx(), r.Nodes[open].Name, metav1.DeleteOptions{}))
 	r.alone(-1, 3*time.Second)
-	if s := r.turn(); s.Phase != turn.Soaking {
+	if s := r.turn(); s.Phase != turn.PhaseSoaking {
 		t.Errorf("the turn is %+v", s)
 	}
 }
@@ -232,12 +232,12 @@ func TestF26HolderThatDoesNotComeBack(t *testing.T) {
 	r.must(err)
 	r.alone(-1, 5*time.Second)
 	loud := r.await(r.gates[1-open], 0, "a loud gate", func(l daemon.Line) bool {
-		return strings.Contains(l.Msg, "the turn is "+r.Nodes[open].Name+"'s") && strings.Contains(l.Msg, "does it come back?")
+		return strings.Contains(l.Msg, r.Nodes[open].Name+" has the turn") && strings.Contains(l.Msg, "check that node")
 	})
 	if loud.Level != "WARN" {
 		t.Errorf("it is told as %s", loud.Level)
 	}
-	if s := r.turn(); s.Phase != turn.Open || s.Holder != r.Nodes[open].Name {
+	if s := r.turn(); s.Phase != turn.PhaseOpen || s.Holder != r.Nodes[open].Name {
 		t.Errorf("the turn has moved on: %+v", s)
 	}
 }
@@ -250,7 +250,7 @@ func TestF27DeletedHolder(t *testing.T) {
 	r.must(r.gates[open].Signal(9))
 	began := time.Now()
 	r.must(r.Nodes[open].Delete(r.ctx()))
-	r.awaitPhase(turn.Soaking)
+	r.awaitPhase(turn.PhaseSoaking)
 	if s := r.turn(); s.RebootedAt.Before(began.Add(-time.Second)) || time.Since(began) < 3*time.Second {
 		t.Errorf("taken over after %s: %+v", time.Since(began), s)
 	}
@@ -336,7 +336,7 @@ func TestF36WhatKuredHasSeen(t *testing.T) {
 	cordon(true)
 	r.lock(nil)
 	r.alone(-1, 3*time.Second)
-	if s := r.turn(); s.Phase != turn.Open || s.Holder != name {
+	if s := r.turn(); s.Phase != turn.PhaseOpen || s.Holder != name {
 		t.Fatalf("the turn has moved on: %+v", s)
 	}
 	cordon(false)

@@ -82,7 +82,7 @@ func New(ctx context.Context, cp *controlplane.ControlPlane, size int) (*Cluster
 		})
 	}
 	all.Wait()
-	if err := errors.Join(append(problems, c.SetTurn(ctx, turn.State{Phase: turn.Free, Since: time.Now()}))...); err != nil {
+	if err := errors.Join(append(problems, c.SetTurn(ctx, turn.State{Phase: turn.PhaseFree, Since: time.Now()}))...); err != nil {
 		return nil, err
 	}
 	return c, cp.SetDaemonSetStatus(ctx, CNINamespace, c.CNI.Name, func(s *appsv1.DaemonSetStatus) {

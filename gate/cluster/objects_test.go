@@ -1,16 +1,12 @@
-package checks
+package cluster
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"strings"
 	"testing"
 )
-
-func readCloser(data []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(data)) }
 
 func TestStreamList(t *testing.T) {
 	for _, c := range []struct{ name, text, objects, next, err string }{
@@ -32,7 +28,7 @@ func TestStreamList(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var objects []string
-			meta, err := newStream(readCloser([]byte(c.text))).list(func(o object) error {
+			meta, err := ReadList(strings.NewReader(c.text), func(o Object) error {
 				objects = append(objects, fmt.Sprint(o))
 				return nil
 			})
@@ -66,45 +62,13 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (*endless) Close() error { return nil }
-
-// An object without an end is given up early; objects without an end are read
-// one at a time, and no more is held at the millionth than at the first.
+// An object without an end is given up early.
 func TestStreamIsBounded(t *testing.T) {
 	for _, start := range []string{`{"items": [{"a": "`, `{"`, `{"kind": "`, ``, `{"metadata": {"a": "`} {
 		body := &endless{start: strings.NewReader(start), filler: " x"[:1+min(len(start), 1)]}
-		_, err := newStream(body).list(func(object) error { return nil })
+		_, err := ReadList(body, func(Object) error { return nil })
 		if !errors.Is(err, errTooLarge) || body.sent > 2*maxObject {
 			t.Errorf("%s: got %v after %d bytes", start, err, body.sent)
 		}
-	}
-
-	held := func() uint64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
-	enough := errors.New("enough")
-	e := mustCompile(t, `object.a == "other"`)
-	var found tally
-	var first uint64
-	_, err := newStream(&endless{start: strings.NewReader(`{"items": [{}`), filler: `,{"a": "` + strings.Repeat("x", 1000) + `"}`}).list(func(o object) error {
-		if err := found.count(t.Context(), e, o, now); err != nil {
-			return err
-		}
-		switch found.objects {
-		case 1000:
-			first = held()
-		case 100_000:
-			if last := held(); last > first+1<<20 {
-				t.Errorf("%d bytes are held after 1,000 objects, and %d after 100,000", first, last)
-			}
-			return enough
-		}
-		return nil
-	})
-	if !errors.Is(err, enough) {
-		t.Error(err)
 	}
 }

@@ -1,4 +1,4 @@
-package gate
+package cluster
 
 import (
 	"context"
@@ -22,7 +22,8 @@ type read struct {
 
 type readsKey struct{}
 
-func withReads(ctx context.Context) context.Context {
+// WithReads returns the context of one evaluation, in which Shared reads once.
+func WithReads(ctx context.Context) context.Context {
 	return context.WithValue(ctx, readsKey{}, &reads{byKey: map[any]*read{}, ctx: ctx})
 }
 

@@ -1,4 +1,4 @@
-package checks
+package cluster
 
 import (
 	"context"
@@ -9,12 +9,10 @@ import (
 	"path"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	jsonutil "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 )
@@ -24,66 +22,60 @@ import (
 // more memory.
 const maxObject = 8 << 20
 
-// object is an object of any type, as its JSON has it. Whole numbers are int64.
-type object = map[string]any
+// Object is an object of any type, as its JSON has it. Whole numbers are int64.
+type Object = map[string]any
 
-// selection is which objects are read.
-type selection struct {
-	version        schema.GroupVersion
-	resource       string // the plural
-	namespace      string // empty: all
-	labels, fields string // selectors
+// Selection is which objects are read.
+type Selection struct {
+	Version        schema.GroupVersion
+	Resource       string // the plural
+	Namespace      string // empty: all
+	Labels, Fields string // selectors
 }
 
 // String says what is selected, in the plural.
-func (s selection) String() string {
-	out := s.resource
-	if s.version.Group != "" {
-		out += "." + s.version.Group
+func (s Selection) String() string {
+	out := s.Resource
+	if s.Version.Group != "" {
+		out += "." + s.Version.Group
 	}
-	if s.labels != "" {
-		out += fmt.Sprintf(" with labels %q", s.labels)
+	if s.Labels != "" {
+		out += fmt.Sprintf(" with labels %q", s.Labels)
 	}
-	if s.fields != "" {
-		out += fmt.Sprintf(" with fields %q", s.fields)
+	if s.Fields != "" {
+		out += fmt.Sprintf(" with fields %q", s.Fields)
 	}
-	if s.namespace != "" {
-		out += " in namespace " + s.namespace
+	if s.Namespace != "" {
+		out += " in namespace " + s.Namespace
 	}
 	return out
 }
 
 // root is the path below which the API server serves the version.
-func (s selection) root() string {
-	if s.version.Group == "" {
-		return "/api/" + s.version.Version
+func (s Selection) root() string {
+	if s.Version.Group == "" {
+		return "/api/" + s.Version.Version
 	}
-	return "/apis/" + s.version.String()
+	return "/apis/" + s.Version.String()
 }
 
-// get sends the request, and returns its answer as a decoder that reads it as
-// it is needed.
-func (c *Cluster) get(ctx context.Context, s selection, options metav1.ListOptions) (*stream, error) {
-	address := path.Join(s.root(), s.resource)
-	if s.namespace != "" {
-		address = path.Join(s.root(), "namespaces", s.namespace, s.resource)
+// get sends the request, and returns its answer, to be read as it is needed.
+func (c *Cluster) get(ctx context.Context, s Selection, options metav1.ListOptions) (io.ReadCloser, error) {
+	address := path.Join(s.root(), s.Resource)
+	if s.Namespace != "" {
+		address = path.Join(s.root(), "namespaces", s.Namespace, s.Resource)
 	}
-	options.LabelSelector, options.FieldSelector = s.labels, s.fields
-	body, err := c.core.RESTClient().Get().AbsPath(address).VersionedParams(&options, scheme.ParameterCodec).
-		SetHeader("Accept", "application/json").Stream(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return newStream(body), nil
+	options.LabelSelector, options.FieldSelector = s.Labels, s.Fields
+	return c.core.Get().AbsPath(address).VersionedParams(&options, parameters).SetHeader("Accept", "application/json").Stream(ctx)
 }
 
-// eachObject lists all pages, and calls each with one object at a time: never
+// EachObject lists all pages, and calls each with one object at a time: never
 // is more than one held. It returns where a watch takes up.
-func (c *Cluster) eachObject(ctx context.Context, s selection, each func(object, time.Time) error) (version string, now time.Time, err error) {
+func (c *Cluster) EachObject(ctx context.Context, s Selection, each func(Object, time.Time) error) (version string, now time.Time, err error) {
 	ctx, reading := clock.Read(ctx)
 	options := metav1.ListOptions{Limit: page}
 	for {
-		list, err := c.listPage(ctx, s, options, func(o object) error {
+		list, err := c.listPage(ctx, s, options, func(o Object) error {
 			if now.IsZero() {
 				if now, err = reading.Now(); err != nil {
 					return err
@@ -107,29 +99,30 @@ func (c *Cluster) eachObject(ctx context.Context, s selection, each func(object,
 	return version, now, nil
 }
 
-func (c *Cluster) listPage(ctx context.Context, s selection, options metav1.ListOptions, each func(object) error) (metav1.ListMeta, error) {
+func (c *Cluster) listPage(ctx context.Context, s Selection, options metav1.ListOptions, each func(Object) error) (metav1.ListMeta, error) {
 	answer, err := c.get(ctx, s, options)
 	if err != nil {
 		return metav1.ListMeta{}, err
 	}
-	defer answer.body.Close()
-	return answer.list(each)
+	defer answer.Close()
+	return ReadList(answer, each)
 }
 
-// followObjects watches from where a listing was read, and calls changed with
+// FollowObjects watches from where a listing was read, and calls changed with
 // each change. It returns when the watch ends.
-func (c *Cluster) followObjects(ctx context.Context, s selection, version string, changed func(watch.EventType, object) error) error {
+func (c *Cluster) FollowObjects(ctx context.Context, s Selection, version string, changed func(watch.EventType, Object) error) error {
 	answer, err := c.get(ctx, s, metav1.ListOptions{Watch: true, ResourceVersion: version})
 	if err != nil {
 		return fmt.Errorf("watching %s: %w", s, err)
 	}
-	defer answer.body.Close()
+	defer answer.Close()
+	events := newStream(answer)
 	for {
 		event := struct {
 			Type   watch.EventType
-			Object object
+			Object Object
 		}{}
-		if err = answer.decode(&event); err != nil {
+		if err = events.decode(&event); err != nil {
 			break // the API server ends each watch after a while
 		}
 		if err = jsonutil.ConvertMapNumbers(event.Object, 0); err != nil {
@@ -149,37 +142,28 @@ func (c *Cluster) followObjects(ctx context.Context, s selection, version string
 	return fmt.Errorf("watching %s: %w", s, err)
 }
 
-// serves returns an error where the API server says that it does not serve the
-// selection. Where it does not answer, or may not be asked, there is none.
-func (c *Cluster) serves(ctx context.Context, s selection) error {
-	answer, err := c.core.RESTClient().Get().AbsPath(s.root()).SetHeader("Accept", "application/json").Do(ctx).Raw()
-	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("options.apiVersion: the API server does not serve %s: is its CustomResourceDefinition installed?", s.version)
+// Resources lists what the API server serves of a group and version.
+func (c *Cluster) Resources(ctx context.Context, version schema.GroupVersion) ([]metav1.APIResource, error) {
+	answer, err := c.core.Get().AbsPath(Selection{Version: version}.root()).SetHeader("Accept", "application/json").Do(ctx).Raw()
+	if err != nil {
+		return nil, err
 	}
 	var known metav1.APIResourceList
-	if err != nil || json.Unmarshal(answer, &known) != nil {
-		return nil //nolint:nilerr // it is not known, and each evaluation asks again
+	if err := json.Unmarshal(answer, &known); err != nil {
+		return nil, err
 	}
-	for i := range known.APIResources {
-		if r := &known.APIResources[i]; r.Name == s.resource {
-			if s.namespace != "" && !r.Namespaced {
-				return fmt.Errorf("options.namespace: %s are in no namespace", s.resource)
-			}
-			return nil
-		}
-	}
-	return fmt.Errorf("options.resource: the API server serves no %q in %s: see kubectl api-resources --api-group=%s", s.resource, s.version, s.version.Group)
+	return known.APIResources, nil
 }
 
 // stream decodes JSON as it arrives, in bounded memory.
 type stream struct {
-	body io.ReadCloser
+	body io.Reader
 	json *json.Decoder
 	// left is how many bytes may still come before a value ends.
 	left int
 }
 
-func newStream(body io.ReadCloser) *stream {
+func newStream(body io.Reader) *stream {
 	s := &stream{body: body, left: maxObject}
 	s.json = json.NewDecoder(s)
 	s.json.UseNumber()
@@ -211,9 +195,10 @@ func unended(err error) error {
 	return err
 }
 
-// list reads a list, and calls each with its objects. An answer that is cut
-// off, or is no list, is an error.
-func (s *stream) list(each func(object) error) (metav1.ListMeta, error) {
+// ReadList reads a list in JSON, and calls each with one object at a time. What
+// is cut off, or is no list, is an error.
+func ReadList(from io.Reader, each func(Object) error) (metav1.ListMeta, error) {
+	s := newStream(from)
 	var meta metav1.ListMeta
 	isList := false
 	if err := s.expect(json.Delim('{')); err != nil {
@@ -248,7 +233,7 @@ func (s *stream) list(each func(object) error) (metav1.ListMeta, error) {
 
 var errNoList = errors.New("the answer is no list")
 
-func (s *stream) items(each func(object) error) error {
+func (s *stream) items(each func(Object) error) error {
 	open, err := s.json.Token()
 	if err != nil || open == nil {
 		return unended(err) // null is how a list without objects may be written
@@ -257,7 +242,7 @@ func (s *stream) items(each func(object) error) error {
 		return errNoList
 	}
 	for s.json.More() {
-		var o object
+		var o Object
 		if err := s.decode(&o); err != nil {
 			return err
 		}

@@ -1,11 +1,10 @@
-package checks
+package cluster
 
 import (
 	"context"
 	"fmt"
 	"time"
 
-	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 )
 
@@ -14,7 +13,7 @@ type nowKey struct{}
 // Now returns the API server's time, to the second: that of a small answer
 // that everybody may have.
 func (c *Cluster) Now(ctx context.Context) (time.Time, error) {
-	return gate.Shared(ctx, nowKey{}, func(ctx context.Context) (time.Time, error) {
+	return Shared(ctx, nowKey{}, func(ctx context.Context) (time.Time, error) {
 		ctx, reading := clock.Read(ctx)
 		err := c.Reach(ctx)
 		now := time.Time{}

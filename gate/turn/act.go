@@ -1,0 +1,127 @@
+package turn
+
+import (
+	"errors"
+	"time"
+)
+
+// idle reports whether the gate has nothing to do with the turn.
+func (c *core) idle() bool {
+	return c.askedAt.IsZero() && !c.readAt.IsZero() && !c.concerned()
+}
+
+// next returns the request that is wanted now, if any.
+func (c *core) next(out *Effects) Request {
+	asked := !c.askedAt.IsZero()
+	switch {
+	case c.idle(): // asks nothing, and reads before it believes anything again
+		c.follow, c.stale = "", true
+		return nil
+	case !asked && c.now.Before(c.pausing):
+		return nil
+	case !c.recalled:
+		return RecallRecord{}
+	case c.stale, c.follow == "" && c.concerned(), asked && c.asOf.Before(c.askedAt):
+		return ReadLease{}
+	case c.problem != nil:
+		c.answer(out, c.problem)
+		return nil
+	case c.gate.Pending && !c.tiered:
+		return FindTier{}
+	case c.recorded < c.owed:
+		return RecordEpoch{c.owed}
+	}
+	return c.act(out)
+}
+
+// act returns what must be observed or written for the move that was decided. Where
+// nothing must it answers whether the gate may open.
+func (c *core) act(out *Effects) Request {
+	mine := c.state.HeldBy(c.config.Node)
+	if c.overdue() && (c.last.epoch != c.state.Epoch || c.now.Sub(c.last.at) > c.config.checkEvery()) {
+		return c.look()
+	}
+	switch {
+	case c.move.Need == NeedHolder && c.holder == nil && (mine || c.lookDue()):
+		return c.look()
+	case c.move.Need == NeedCandidates && c.candidates == nil && (mine || c.drawn()):
+		return c.list()
+	case c.move.Need != NeedCandidates && c.move.Write == nil:
+		c.chooseAt = time.Time{}
+	}
+	permits := c.move.Permit && c.state.Phase == PhaseOpen && c.state.Holder == c.config.Node && c.state.BootID == c.config.BootID
+	switch {
+	case c.move.Write != nil && c.now.Sub(c.readAt) >= c.config.timeout():
+		return ReadLease{} // what is written depends on the time, and the own clock drifts in a soak
+	case (c.move.Write != nil || permits && !c.askedAt.IsZero()) && c.verified != c.lease.ResourceVersion:
+		// This gate may have seen less than others before somebody restored an old copy.
+		return c.list()
+	case c.move.Write != nil:
+		c.writing = true
+		return WriteLease{Lease: c.lease, Before: c.state, State: *c.move.Write, Why: c.move.Why}
+	case c.askedAt.IsZero():
+		return nil
+	case !permits:
+		c.answer(out, errors.New(c.move.Why))
+		return nil
+	case c.recorded < c.epoch: // of a gate that found its turn open
+		return RecordEpoch{c.epoch}
+	}
+	c.answer(out, nil)
+	return nil
+}
+
+func (c *core) list() Request {
+	c.listedOf = c.lease.ResourceVersion
+	return ListRecords{}
+}
+
+func (c *core) look() Request {
+	look := LookAtHolder{Node: c.state.Holder}
+	if look.Node == c.config.Node {
+		look.Lock = c.gate.lock()
+	}
+	return look
+}
+
+// apiTime is the API server's.
+func (c *core) apiTime() time.Time { return c.date.Add(c.now.Sub(c.readAt)) }
+
+// overdue reports whether kured has left this node's open gate alone for too long.
+func (c *core) overdue() bool {
+	return c.state.Phase == PhaseOpen && c.state.HeldBy(c.config.Node) && c.patience.over(c.config.GrantTimeout, c.gate.Kured)
+}
+
+// decide asks Decide for the next move, by what is known.
+func (c *core) decide() {
+	seen := Seen{Now: c.apiTime(), Holder: c.holder, Candidates: c.candidates}
+	switch {
+	case c.operator.Release != c.state.Epoch || c.operator.Release == 0:
+		c.releasedOf = 0
+	case c.releasedOf != c.operator.Release:
+		c.releasedOf, c.releasedAt = c.operator.Release, c.now
+	}
+	if c.releasedOf != 0 {
+		seen.ReleasedFor = c.now.Sub(c.releasedAt)
+	}
+	seenNow := c.last.known && c.last.epoch == c.state.Epoch
+	seen.HolderDown = seenNow && c.last.Down && c.now.Sub(c.last.at) < c.config.GrantTimeout
+	config := c.config
+	config.Soak = c.soakOf(c.operator.Overridden(seen.Now))
+	local := Local{
+		Pending: c.gate.Pending, BootedAt: c.bootedAt, Open: c.gate.Open,
+		Ready: !c.askedAt.IsZero(), NodeBlocked: c.gate.NodeBlocked,
+		NotActedOn: c.overdue() && seenNow && c.last.LockKnown && !c.last.LockNamed,
+	}
+	if !local.Ready {
+		local.ClosedFor = c.now.Sub(later(c.gate.ClosedSince, c.confirmed))
+	}
+	before := c.move
+	c.move, c.againAt = Decide(config, c.state, c.operator, local, seen), time.Time{}
+	if c.writing || c.recorded < c.owed { // nothing follows from what is written before that is on record
+		c.move.Evaluate, c.move.Permit = c.move.Evaluate && before.Evaluate, c.move.Permit && before.Permit
+	}
+	if c.move.Again > 0 {
+		c.againAt = c.now.Add(c.move.Again)
+	}
+}

@@ -1,0 +1,353 @@
+package turn
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+)
+
+// maxRounds is how often in a row the turn may change between its being read and its
+// being written.
+const maxRounds = 5
+
+// ErrMissing is why the turn is not known where nobody has made its Lease.
+var ErrMissing = fmt.Errorf("the turn's Lease %s does not exist: create it as docs/turn.md describes", LeaseName)
+
+var (
+	errUnread  = errors.New("the turn has not been read yet")
+	errDeleted = errors.New("the turn's Lease was deleted: create it again as docs/turn.md describes")
+	errBusy    = errors.New("the turn changes faster than it can be followed")
+)
+
+// core is one gate's part in the turn as a state machine. It is told events with
+// their time and answers with effects: what it wants done. It has no client, no
+// clock, no lock and no goroutine, so that the same code runs in the daemon, in
+// property tests and in transcripts (testdata/*.txt).
+//
+// At most one request of it is under way at any time. What happens meanwhile is
+// taken in at once; what follows from it waits for the answer.
+type core struct {
+	config Config
+	soakOf func(overridden map[string]Override) time.Duration
+	// random returns a number in [0, 1).
+	random func() float64
+
+	now time.Time // of the event at hand, on the own clock
+
+	// What the gate said of itself.
+	gate    Gate
+	updated bool
+	// What its record knows.
+	recalled bool
+	bootedAt time.Time
+	recorded int64 // the highest epoch that the record tells of,
+	owed     int64 // and the one that must be in it before anything follows
+	tiered   bool  // the node's tier was found
+
+	// The Lease, as it was read or heard of last.
+	lease    *coordinationv1.Lease // nil: there is none, or it is not known
+	state    State
+	operator Operator
+	problem  error
+	epoch    int64 // the highest that was seen
+	stale    bool  // it must be read before anything follows from it
+	suspect  int64 // an epoch that a record told of, and that the Lease read next must not be older than
+
+	readAt time.Time // when it was read last, on the own clock,
+	asOf   time.Time // when that was asked for,
+	date   time.Time // and the date of the answer, by the API server's clock
+
+	follow   string // the version from which it is watched; empty: it is not
+	followed time.Time
+	pause    time.Duration // the next one
+	pausing  time.Time     // until when
+	rounds   int
+
+	// What was observed since the last event from outside.
+	holder     *Holder
+	candidates *[]Candidate
+	// What was observed before.
+	last       sighting
+	verified   string // the version of the Lease than which no record tells of a later epoch
+	listedOf   string // the version at which the records are being listed
+	releasedOf int64
+	releasedAt time.Time
+	patience   patience
+
+	// When the next look at the holder and the next choice are due, and of which epoch.
+	lookAt, chooseAt time.Time
+	lookOf, chooseOf int64
+
+	move    Move
+	againAt time.Time // when to decide anew where nothing changes
+
+	// The question whether the gate may open. From when it is put until some time after
+	// it was granted the gate counts as not closed: it may open at any moment.
+	askedAt   time.Time // zero: nobody asks
+	confirmed time.Time // when it was granted last
+
+	busy    bool // a request is under way,
+	writing bool // to write the Lease
+}
+
+// sighting is what was seen of a holder, and when.
+type sighting struct {
+	Holder
+	at, goneSince time.Time
+	epoch         int64
+	known         bool
+}
+
+// newCore returns a core that knows nothing yet.
+func newCore(c Config, soakOf func(map[string]Override) time.Duration, random func() float64) *core {
+	return &core{config: c, soakOf: soakOf, random: random, problem: errUnread, stale: true, pause: firstPause}
+}
+
+// step takes an event in, and returns what is wanted done. now must not go back.
+func (c *core) step(now time.Time, e Event) Effects {
+	c.now = now
+	var out Effects
+	c.take(e, &out)
+	c.patience.count(now, c.state, c.gate)
+	if c.problem == nil {
+		c.decide() // also while a request is under way: a halt waits for nobody
+	}
+	if c.updated && !c.busy {
+		out.Request = c.next(&out)
+		c.busy = out.Request != nil
+	}
+	out.Follow, out.WakeAt = c.follow, c.wakeAt()
+	return out
+}
+
+// view is what the gate may know of the turn.
+func (c *core) view() View {
+	if c.problem != nil {
+		return View{State: c.state, Operator: c.operator, Problem: c.problem}
+	}
+	return View{State: c.state, Operator: c.operator, Move: c.move}
+}
+
+// take makes the event part of what is known.
+func (c *core) take(e Event, out *Effects) {
+	switch e.(type) {
+	case Updated, Asked, Woken, Heard, Unfollowed: // from outside
+		c.holder, c.candidates = nil, nil
+	case Unasked:
+	default:
+		c.busy = false
+	}
+	switch e := e.(type) {
+	case Updated:
+		c.gate, c.updated = e.Gate, true
+		c.tiered = c.tiered && c.gate.Pending
+	case Asked:
+		c.askedAt = c.now
+	case Unasked:
+		c.askedAt = time.Time{}
+	case Woken:
+		c.rounds = 0
+	case Heard:
+		c.onHeard(e)
+	case Unfollowed:
+		c.onUnfollowed(e, out)
+	case Recalled:
+		c.onRecalled(e, out)
+	case Placed:
+		if c.tiered = e.Err == nil; !c.tiered {
+			c.failed(fmt.Errorf("reading this node's labels: %w", e.Err), out)
+		}
+	case Read:
+		c.onRead(e, out)
+	case Looked:
+		c.onLooked(e, out)
+	case Listed:
+		c.onListed(e, out)
+	case Wrote:
+		c.onWrote(e, out)
+	case Recorded:
+		if e.Err != nil {
+			c.failed(e.Err, out)
+		} else {
+			c.recorded = max(c.recorded, e.Epoch)
+		}
+	}
+}
+
+func (c *core) onHeard(e Heard) {
+	switch {
+	case c.follow == "": // of a watch that is over
+	case c.lease != nil && older(e.Lease, c.lease): // it was read meanwhile, and what followed it
+	case e.Deleted:
+		c.know(nil, errDeleted)
+	default:
+		c.know(e.Lease, nil)
+	}
+}
+
+func (c *core) onUnfollowed(e Unfollowed, out *Effects) {
+	if c.follow == "" {
+		return
+	}
+	if e.Err != nil { // until it can be watched a halt would not be heard of
+		c.failed(fmt.Errorf("watching the turn: %w", e.Err), out)
+		return
+	}
+	// API servers end a watch now and then. One that does so at once is not asked
+	// without end.
+	c.follow, c.stale, c.pause = "", true, firstPause
+	c.pausing = c.followed.Add(firstPause)
+}
+
+func (c *core) onRecalled(e Recalled, out *Effects) {
+	if e.Err != nil {
+		c.failed(e.Err, out)
+		return
+	}
+	c.recalled, c.bootedAt = true, e.BootedAt
+	c.recorded, c.epoch = max(c.recorded, e.Epoch), max(c.epoch, e.Epoch)
+}
+
+func (c *core) onRead(e Read, out *Effects) {
+	if e.Err != nil {
+		c.failed(fmt.Errorf("reading the turn: %w", e.Err), out)
+		return
+	}
+	// The answer was dated before it arrived, so that the time is never ahead.
+	c.readAt, c.asOf, c.date = c.now, e.Asked, e.Date
+	c.stale, c.epoch, c.suspect = false, max(c.epoch, c.suspect), 0
+	if e.Lease == nil {
+		c.know(nil, ErrMissing)
+	} else if c.lease == nil || !older(e.Lease, c.lease) || c.follow == "" {
+		c.know(e.Lease, nil)
+	}
+	if c.follow == "" && c.concerned() {
+		c.follow, c.followed = e.Version, c.now
+	}
+	if !c.askedAt.IsZero() { // it can be reached again, whatever the pause
+		c.pause = firstPause
+	}
+	c.pausing = time.Time{}
+}
+
+// older reports whether a was written before b.
+func older(a, b *coordinationv1.Lease) bool {
+	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+	return err == nil && order < 0
+}
+
+func (c *core) onLooked(e Looked, out *Effects) {
+	if e.Err != nil {
+		c.failed(e.Err, out)
+		return
+	}
+	if e.Node != c.state.Holder {
+		return // the turn has moved on meanwhile
+	}
+	h := e.Holder
+	seen := sighting{at: c.now, epoch: c.state.Epoch, known: true}
+	if h.Gone {
+		if seen.goneSince = c.now; c.last.epoch == seen.epoch && !c.last.goneSince.IsZero() {
+			seen.goneSince = c.last.goneSince
+		}
+		h.GoneFor = c.now.Sub(seen.goneSince)
+		c.lookAt = c.now.Add(max(c.config.gone()-h.GoneFor, 0))
+	}
+	seen.Holder = h
+	c.last, c.holder = seen, &h
+}
+
+func (c *core) onListed(e Listed, out *Effects) {
+	if e.Err != nil {
+		c.failed(e.Err, out)
+		return
+	}
+	c.chooseAt = time.Time{}
+	if c.lease == nil || c.lease.ResourceVersion != c.listedOf {
+		return // the turn has changed meanwhile
+	}
+	var newest int64
+	for _, candidate := range e.Candidates {
+		newest = max(newest, candidate.Epoch)
+	}
+	if newest > c.state.Epoch {
+		// Somebody may have written both since the Lease was read. A Lease that is read
+		// after the records and is older than they say was set back.
+		c.suspect, c.stale = newest, true
+		return
+	}
+	c.verified, c.candidates = c.listedOf, &e.Candidates
+}
+
+func (c *core) onWrote(e Wrote, out *Effects) {
+	c.writing = false
+	switch {
+	case e.Conflict: // another was quicker
+		c.stale = true
+		if c.rounds++; c.rounds >= maxRounds {
+			c.failed(errBusy, out)
+		}
+	case e.Err != nil:
+		// It may have been written all the same: only a look can tell.
+		c.failed(fmt.Errorf("writing the turn: %w", e.Err), out)
+	default:
+		c.rounds = 0
+		if c.lease == nil || !older(e.Lease, c.lease) { // else what followed was heard of already
+			c.know(e.Lease, nil)
+			c.verified = e.Lease.ResourceVersion
+		}
+		c.owed = max(c.owed, e.Epoch)
+	}
+}
+
+// know makes a Lease, or the lack of one, what is known.
+func (c *core) know(lease *coordinationv1.Lease, problem error) {
+	if lease == nil || c.lease == nil || lease.ResourceVersion != c.lease.ResourceVersion {
+		c.holder, c.candidates = nil, nil
+	}
+	if c.lease, c.problem = lease, problem; lease == nil {
+		c.state, c.operator = State{}, Operator{}
+		return
+	}
+	c.operator = ParseOperator(lease)
+	state, err := Parse(lease)
+	if err != nil {
+		c.problem = err
+		return
+	}
+	if state.Epoch < c.epoch {
+		c.problem = fmt.Errorf("the turn's epoch is %d, but %d was already seen: an old copy of the Lease was restored, or it was created again; see docs/turn.md", state.Epoch, c.epoch)
+		return
+	}
+	c.state, c.epoch = state, state.Epoch
+}
+
+// failed makes the turn unknown until it is read anew.
+func (c *core) failed(err error, out *Effects) {
+	if c.follow != "" && c.now.Sub(c.followed) > lastPause {
+		c.pause = firstPause
+	}
+	c.problem, c.stale, c.verified, c.follow = err, true, "", ""
+	c.pausing = c.now.Add(time.Duration(float64(c.pause) * (0.5 + c.random())))
+	c.pause = min(2*c.pause, lastPause)
+	c.answer(out, err)
+}
+
+// answer answers the question whether the gate may open; nil: it may.
+func (c *core) answer(out *Effects, refusal error) {
+	if c.askedAt.IsZero() {
+		return
+	}
+	out.Answer = &Answer{Permitted: refusal == nil, Refusal: refusal}
+	if c.askedAt = (time.Time{}); refusal == nil {
+		c.confirmed = c.now
+	}
+}
+
+// concerned reports whether the node waits or has the turn, for all that is known.
+func (c *core) concerned() bool {
+	return c.view().Concerns(c.config.Node, c.gate.Pending)
+}
