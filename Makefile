@@ -21,11 +21,27 @@ demo: ## watch two gates live through a minute; with REAL=1 on a real control pl
 	@CGO_ENABLED=0 go build -v -trimpath -ldflags '-s -w' -o bin/demo/ ./cmd/sentinel-gate ./test/demo$(if $(REAL),/real)
 	@bin/demo/$(if $(REAL),real,demo) bin/demo/sentinel-gate
 
+# The packages whose tests mostly need no server. With -short the others among them skip, and say so.
+UNIT = ./gate/... ./checks/... ./cmd/... ./test/kit/... ./test/alerts ./test/docs
+
+.PHONY: check
+check: ## the fast loop: format, vet, lint, and the tests that need no server (under a minute)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target format vet golangci unit
+
 .PHONY: test
-test: lint ## everything: lint, unit tests, and tests against a real control plane
+test: ## everything: lint, unit tests, tests against real servers, fuzzing (about six minutes)
 	go run ./test/kit/servers
+	@# The linters run while the suites wait.
+	@$(MAKE) --no-print-directory --jobs=2 suites lint
+	.ci/fuzz 3s
+
+.PHONY: suites
+suites:
 	go test -race -count=1 -timeout 30m ./...
-	$(MAKE) --no-print-directory fuzz
+
+.PHONY: unit
+unit:
+	go test -short $(UNIT)
 
 .PHONY: generate
 generate: ## make what is made from the types of check: schema, permissions, lists
@@ -37,15 +53,24 @@ e2e: ## a rollout from end to end: three real nodes and a kured (root; about 10 
 	SENTINEL_GATE_E2E=1 go test -v -count=1 -timeout 60m ./test/e2e
 
 .PHONY: lint
-lint: ## vet, golangci-lint, govulncheck, shellcheck, formatting, tidy modules
-	@unformatted=$$(gofmt -l .) && if [ -n "$$unformatted" ]; then echo "run gofmt -w on:" $$unformatted; exit 1; fi
+lint: format vet golangci ## vet, golangci-lint, govulncheck, shellcheck, formatting, tidy modules
 	@for module in $(MODULES); do (cd $$module && go mod tidy -diff) || { echo "run go mod tidy in $$module"; exit 1; }; done
-	go vet ./...
 	@# With the flags of its build, so that Kubernetes is compiled once.
 	cd test/kit/controlplane/server && CGO_ENABLED=0 go vet -trimpath ./...
-	$(GO_TOOL) golangci-lint run ./...
 	.ci/vulncheck
-	shellcheck .ci/run .ci/vulncheck deploy/node/bring-into-line.sh deploy/node/rhel/sentinel-gate-reboot-required
+	shellcheck .ci/run .ci/vulncheck .ci/fuzz deploy/node/bring-into-line.sh deploy/node/rhel/sentinel-gate-reboot-required
+
+.PHONY: format
+format:
+	@unformatted=$$(gofmt -l .) && if [ -n "$$unformatted" ]; then echo "run gofmt -w on:" $$unformatted; exit 1; fi
+
+.PHONY: vet
+vet:
+	go vet ./...
+
+.PHONY: golangci
+golangci:
+	$(GO_TOOL) golangci-lint run ./...
 
 .PHONY: bench
 bench: ## measure; prints the table of docs/benchmarks.md (about 45 minutes)
@@ -59,8 +84,7 @@ chaos: ## 20 daemons through 200 reboots and faults, watched, and the turn's fig
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for ten seconds, two at a time
-	@grep -r '^func Fuzz' --include='*_test.go' . | sed 's|/[^/]*_test.go:func \(Fuzz[A-Za-z0-9]*\)(.*| \1|' | sort -u | \
-		xargs -P 2 -L 1 sh -c 'go test -parallel 1 -run "^$$" -fuzz "^$$1\$$" -fuzztime 10s "$$0"'
+	.ci/fuzz 10s
 
 .PHONY: clean
 clean: ## remove bin

@@ -19,6 +19,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/alertmanager"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 func fromAlertmanager(change ...func(*AlertsOptions)) AlertsOptions {
@@ -262,6 +263,7 @@ func TestAlertmanagerQueries(t *testing.T) {
 
 // Silences and inhibitions of a real Alertmanager.
 func TestF18SilencesCount(t *testing.T) {
+	suite.NeedsServers(t)
 	ctx := t.Context()
 	a, err := alertmanager.Start(ctx, alertmanager.Options{
 		Progress:     os.Stderr,

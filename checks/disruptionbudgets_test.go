@@ -21,6 +21,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	kit "github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 // guest is a pod on node a that runs, is Ready, and has the label app; its
@@ -433,8 +434,8 @@ func TestF23PredictsTheAPIServersAnswer(t *testing.T) {
 // F23, from end to end: budgets of real Deployments, whose status the real
 // disruption controller writes.
 func TestF23Budgets(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
+	suite.NeedsServers(t)
+	ctx := suite.Context(t, 3*time.Minute)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/prometheus"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 func expectation(t testing.TB, text string) Expectation {
@@ -299,6 +300,7 @@ func verified(t *testing.T, check gate.Check) (v Verification, text string) {
 
 // Everything that a real Prometheus can be asked for.
 func TestPromQLAsksPrometheus(t *testing.T) {
+	suite.NeedsServers(t)
 	p, err := prometheus.Start(t.Context(), prometheus.Options{
 		Progress: os.Stderr,
 		// A target that is away, and one recorded series.

@@ -25,6 +25,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	kit "github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 // defined is a control plane with the definitions of testdata/definitions.yaml.
@@ -38,12 +39,8 @@ type defined struct {
 
 func newDefined(t *testing.T) *defined {
 	t.Helper()
-	cp, err := shared.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
+	cp := shared.Get(t)
+	ctx := suite.Context(t, time.Minute)
 	d := &defined{t: t, ctx: ctx, cp: cp}
 	definitions, err := os.ReadFile("testdata/definitions.yaml")
 	d.must(err)

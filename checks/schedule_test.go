@@ -242,10 +242,7 @@ never outside of every allowed interval, in the coming 366d: Allowed`,
 
 // The time is that of a real API server.
 func TestF32ScheduleAsksTheAPIServer(t *testing.T) {
-	cp, err := shared.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
+	cp := shared.Get(t)
 	reading, err := cluster.New(cp.Config(), "sentinel-gate", "")
 	if err != nil {
 		t.Fatal(err)

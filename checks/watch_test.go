@@ -16,11 +16,12 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	kit "github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
-var shared = &controlplane.Shared{Options: controlplane.Options{Progress: os.Stderr}}
+var shared = controlplane.Shared(controlplane.Options{Progress: os.Stderr}, nil)
 
-func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
+func TestMain(m *testing.M) { suite.Main(m, shared) }
 
 // watched is a healthy cluster of three nodes, with a pod more on each of them
 // in another namespace.
@@ -35,13 +36,10 @@ const elsewhere = "elsewhere"
 
 func newWatched(t *testing.T) *watched {
 	t.Helper()
-	cp, err := shared.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
+	cp := shared.Get(t)
+	ctx := suite.Context(t, time.Minute)
 	w := &watched{t: t, ctx: ctx}
+	var err error
 	w.reading, err = cluster.New(cp.Config(), kit.Namespace, "")
 	w.must(err)
 	w.must(cp.Namespace(ctx, kit.Namespace))

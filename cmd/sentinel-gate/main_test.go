@@ -12,9 +12,10 @@ import (
 	"testing"
 
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
-var shared = &controlplane.Shared{Options: controlplane.Options{Progress: os.Stderr, Audit: true}}
+var shared = controlplane.Shared(controlplane.Options{Progress: os.Stderr, Audit: true}, nil)
 
 func TestMain(m *testing.M) {
 	// What a developer's shell, or the pod that runs the tests, has set must
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	os.Exit(shared.Run(m))
+	suite.Main(m, shared)
 }
 
 // command runs the command line as main does.

@@ -23,6 +23,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 // world is a healthy cluster of three nodes, and a directory that stands in for
@@ -39,13 +40,10 @@ const lastAgo = cluster.BootedAgo - 30*time.Minute
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	cp, err := shared.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
+	cp := shared.Get(t)
+	ctx := suite.Context(t, time.Minute)
 	w := &world{t: t, ctx: ctx, dir: t.TempDir()}
+	var err error
 	w.kubeconfig, err = cluster.Authorize(ctx, cp)
 	w.must(err)
 	t.Cleanup(func() {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 const (
@@ -32,14 +33,11 @@ const (
 	uptime    = 50 * time.Hour
 )
 
-var shared = &controlplane.Shared{
-	Options: controlplane.Options{Progress: os.Stderr, Audit: true},
-	Prepare: func(ctx context.Context, cp *controlplane.ControlPlane) error {
-		return errors.Join(cp.Namespace(ctx, namespace), applyRBAC(ctx, cp))
-	},
-}
+var shared = controlplane.Shared(controlplane.Options{Progress: os.Stderr, Audit: true}, func(ctx context.Context, cp *controlplane.ControlPlane) error {
+	return errors.Join(cp.Namespace(ctx, namespace), applyRBAC(ctx, cp))
+})
 
-func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
+func TestMain(m *testing.M) { suite.Main(m, shared) }
 
 // applyRBAC gives the ServiceAccount the permissions that are shipped.
 func applyRBAC(ctx context.Context, cp *controlplane.ControlPlane) error {
@@ -78,12 +76,8 @@ func (b *lockedBuffer) String() string {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	cp, err := shared.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
+	cp := shared.Get(t)
+	ctx := suite.Context(t, time.Minute)
 	w := &world{t: t, ctx: ctx, cp: cp, node: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), proc: t.TempDir(), began: time.Now()}
 	path, err := cp.ServiceAccountKubeconfig(ctx, namespace, "sentinel-gate")
 	w.must(err)

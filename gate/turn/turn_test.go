@@ -29,6 +29,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 const (
@@ -36,14 +37,11 @@ const (
 	user      = "system:serviceaccount:sentinel-gate:sentinel-gate"
 )
 
-var shared = &controlplane.Shared{
-	Options: controlplane.Options{Progress: os.Stderr, Audit: true},
-	Prepare: func(ctx context.Context, cp *controlplane.ControlPlane) error {
-		return errors.Join(cp.Namespace(ctx, namespace), cp.ApplyFile(ctx, "deploy/rbac.yaml"))
-	},
-}
+var shared = controlplane.Shared(controlplane.Options{Progress: os.Stderr, Audit: true}, func(ctx context.Context, cp *controlplane.ControlPlane) error {
+	return errors.Join(cp.Namespace(ctx, namespace), cp.ApplyFile(ctx, "deploy/rbac.yaml"))
+})
 
-func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
+func TestMain(m *testing.M) { suite.Main(m, shared) }
 
 // real is a cluster whose gates take their turns on a real API server, with the
 // token that is shipped.
@@ -57,10 +55,7 @@ type real struct {
 
 func newReal(t *testing.T) *real {
 	t.Helper()
-	cp, err := shared.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
+	cp := shared.Get(t)
 	r := &real{t: t, cp: cp, leases: cp.Client().CoordinationV1().Leases(namespace), began: time.Now()}
 	path, err := cp.ServiceAccountKubeconfig(t.Context(), namespace, "sentinel-gate")
 	r.must(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/prometheus"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 var update = flag.Bool("update", false, "write anew what is made from rules.yaml")
@@ -141,6 +142,7 @@ func TestPrometheusRuleIsTheRuleFile(t *testing.T) {
 }
 
 func TestPromtool(t *testing.T) {
+	suite.NeedsServers(t)
 	promtool, err := prometheus.Binary(t.Context(), os.Stderr, "promtool")
 	if err != nil {
 		t.Fatal(err)

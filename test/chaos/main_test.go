@@ -7,7 +7,6 @@ package chaos
 import (
 	"context"
 	"flag"
-	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 var (
@@ -25,36 +25,25 @@ var (
 	figures = flag.Bool("figures", false, "measure what docs/benchmarks.md states")
 )
 
-var (
-	dir    string // of all that is made
-	binary string // of the daemon
-)
+// running is what the tests share. Each starts a control plane of its own.
+type running struct{ dir, binary string }
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	os.Exit(testMain(m))
-}
+var shared = &suite.Shared[running]{Make: func(ctx context.Context, s *suite.Setup) (r running, err error) {
+	if r.dir, err = s.TempDir(); err != nil {
+		return r, err
+	}
+	// What is measured is what is shipped; what is tormented has the race detector.
+	r.binary, err = daemon.Binary(ctx, r.dir, !*figures)
+	return r, err
+}}
 
-func testMain(m *testing.M) int {
-	var err error
-	if dir, err = os.MkdirTemp("", "sentinel-gate-chaos-"); err == nil {
-		defer os.RemoveAll(dir)
-		// What is measured is what is shipped; what is tormented has the race detector.
-		binary, err = daemon.Binary(context.Background(), dir, !*figures)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { suite.Main(m, shared) }
 
 // start starts a control plane, and returns the kubeconfig of the ServiceAccount
 // that is shipped.
 func start(t *testing.T) (*controlplane.ControlPlane, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute) // the first build
-	defer cancel()
+	ctx := suite.Context(t, 30*time.Minute) // the first build
 	cp, err := controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr})
 	if err != nil {
 		t.Fatal(err)

@@ -113,6 +113,7 @@ type prohibition struct {
 
 func newWorld(ctx context.Context, t *testing.T, size int, settings string, fail context.CancelFunc) *world {
 	t.Helper()
+	made := shared.Get(t)
 	cp, kubeconfig := start(t)
 	w := &world{
 		t: t, cp: cp, began: time.Now(), fail: fail, api: &disturbance{},
@@ -121,7 +122,7 @@ func newWorld(ctx context.Context, t *testing.T, size int, settings string, fail
 	w.must((&cluster.Cluster{CP: cp}).SetTurn(ctx, turn.State{Phase: turn.PhaseFree, Since: time.Now()}))
 	_, err := cp.AddDaemonSet(ctx, "kube-system", "kured", map[string]string{"name": "kured"})
 	w.must(err)
-	base, err := os.MkdirTemp(dir, "")
+	base, err := os.MkdirTemp(made.dir, "")
 	w.must(err)
 	for i := range size {
 		m := &member{world: w, name: fmt.Sprintf("n%02d", i+1), trouble: &disturbance{}, bootID: string(uuid.NewUUID()), bootedAt: time.Now().Add(-cluster.BootedAgo)}
@@ -133,7 +134,7 @@ func newWorld(ctx context.Context, t *testing.T, size int, settings string, fail
 		path := filepath.Join(base, m.name+".kubeconfig")
 		w.must(m.proxy.kubeconfig(kubeconfig, path))
 		m.options = daemon.Options{
-			Binary: binary, Host: m.host, Node: m.name, Namespace: cluster.Namespace, Kubeconfig: path,
+			Binary: made.binary, Host: m.host, Node: m.name, Namespace: cluster.Namespace, Kubeconfig: path,
 			Checks: steps, Settings: settings,
 		}
 		w.members = append(w.members, m)

@@ -21,7 +21,7 @@ import (
 // installed runs Helm against the control plane.
 func installed(t *testing.T) *helm.Helm {
 	t.Helper()
-	h, err := helm.New(testContext(t), t.TempDir(), cp.Kubeconfig())
+	h, err := helm.New(testContext(t), t.TempDir(), cp(t).Kubeconfig())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func helmRun(t *testing.T, h *helm.Helm, args ...string) string {
 // owned are the objects in the cluster that carry the release's label.
 func owned(t *testing.T) []string {
 	t.Helper()
-	out, err := cp.Kubectl(testContext(t), cp.Kubeconfig(), "get", "-A", "-o", "name", "-l", "app.kubernetes.io/instance="+release,
+	out, err := cp(t).Kubectl(testContext(t), cp(t).Kubeconfig(), "get", "-A", "-o", "name", "-l", "app.kubernetes.io/instance="+release,
 		"serviceaccounts,configmaps,daemonsets,roles,rolebindings,clusterroles,clusterrolebindings,networkpolicies,validatingadmissionpolicies,validatingadmissionpolicybindings").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -67,23 +67,23 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			ctx, h := testContext(t), installed(t)
 			configMap := func() string {
-				c, err := cp.Client().CoreV1().ConfigMaps(namespace).Get(ctx, release, metav1.GetOptions{})
+				c, err := cp(t).Client().CoreV1().ConfigMaps(namespace).Get(ctx, release, metav1.GetOptions{})
 				if err != nil {
 					t.Fatal(err)
 				}
 				return c.Data["config.yaml"]
 			}
-			helmRun(t, h, "install", release, chart, "--namespace", namespace, "--create-namespace", "--set", "mode="+mode)
+			helmRun(t, h, "install", release, chart(t), "--namespace", namespace, "--create-namespace", "--set", "mode="+mode)
 			if got := owned(t); !slices.Equal(got, want) {
 				t.Errorf("installed\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 			before := configMap()
-			helmRun(t, h, "upgrade", release, chart, "--namespace", namespace, "--reuse-values", "--set", "config.interval=20s")
+			helmRun(t, h, "upgrade", release, chart(t), "--namespace", namespace, "--reuse-values", "--set", "config.interval=20s")
 			if after := configMap(); after == before || !strings.Contains(after, "interval: 20s") {
 				t.Errorf("after the upgrade the configuration is\n%s", after)
 			}
 			if mode == "daemonset" {
-				ds, err := cp.Client().AppsV1().DaemonSets(namespace).Get(ctx, release, metav1.GetOptions{})
+				ds, err := cp(t).Client().AppsV1().DaemonSets(namespace).Get(ctx, release, metav1.GetOptions{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -92,7 +92,7 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 				}
 			}
 			// The records are the gates', and stay: the soak outlives an uninstall.
-			leases := cp.Client().CoordinationV1().Leases(namespace)
+			leases := cp(t).Client().CoordinationV1().Leases(namespace)
 			if _, err := leases.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: mode}}, metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
@@ -131,8 +131,9 @@ spec:
 // oldest minor that the chart allows and on the newest that can be built. A
 // field that the server does not know, or a warning, is an error.
 func TestEveryObjectOnTheOldestAndTheNewestKubernetes(t *testing.T) {
+	newest := cp(t)
 	for name, start := range map[string]func(context.Context) (*controlplane.ControlPlane, error){
-		"newest": func(context.Context) (*controlplane.ControlPlane, error) { return cp, nil },
+		"newest": func(context.Context) (*controlplane.ControlPlane, error) { return newest, nil },
 		"oldest": func(ctx context.Context) (*controlplane.ControlPlane, error) {
 			oldest, err := controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr, Oldest: true})
 			if err == nil {

@@ -113,7 +113,7 @@ func TestF06KuredLooksWhereTheGateWrites(t *testing.T) {
 // notes are the values that NOTES.txt prints.
 func notes(t *testing.T, text string) string {
 	t.Helper()
-	out, err := offline.Run(testContext(t), append([]string{"install", release, chart, "--namespace", "somewhere", "--dry-run=client"}, values(t, text)...)...)
+	out, err := offline(t).Run(testContext(t), append([]string{"install", release, chart(t), "--namespace", "somewhere", "--dry-run=client"}, values(t, text)...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func notes(t *testing.T, text string) string {
 
 // NOTES.txt, the ConfigMap and deploy/kured/values.yaml are one thing.
 func TestKuredValuesAreTheSameEverywhere(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "deploy/kured/values.yaml"))
+	text, err := os.ReadFile(filepath.Join(root(t), "deploy/kured/values.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -81,8 +81,8 @@ func (g gate) end(ctx context.Context, t *testing.T) {
 func TestEveryPermissionIsNeeded(t *testing.T) {
 	ctx := testContext(t)
 	h := installed(t)
-	helmRun(t, h, append([]string{"install", release, chart, "--namespace", cluster.Namespace, "--create-namespace"}, values(t, "config: {checks: ["+steps()+"]}")...)...)
-	world, err := cluster.New(ctx, cp, 3)
+	helmRun(t, h, append([]string{"install", release, chart(t), "--namespace", cluster.Namespace, "--create-namespace"}, values(t, "config: {checks: ["+steps()+"]}")...)...)
+	world, err := cluster.New(ctx, cp(t), 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestEveryPermissionIsNeeded(t *testing.T) {
 		}
 	})
 	node := world.Nodes[0]
-	kubeconfig, err := cp.PodKubeconfig(ctx, gatePod(ctx, t, node.Name))
+	kubeconfig, err := cp(t).PodKubeconfig(ctx, gatePod(ctx, t, node.Name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestEveryPermissionIsNeeded(t *testing.T) {
 			give := p.take(ctx, t)
 			defer give()
 			if p.verb == "create" { // a record that is there is updated
-				if err := cp.Client().CoordinationV1().Leases(cluster.Namespace).Delete(ctx, node.Name, metav1.DeleteOptions{}); err != nil {
+				if err := cp(t).Client().CoordinationV1().Leases(cluster.Namespace).Delete(ctx, node.Name, metav1.DeleteOptions{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -150,13 +150,13 @@ func TestEveryPermissionIsNeeded(t *testing.T) {
 // gatePod is the pod that the DaemonSet would have on the node.
 func gatePod(ctx context.Context, t *testing.T, node string) *corev1.Pod {
 	t.Helper()
-	ds, err := cp.Client().AppsV1().DaemonSets(cluster.Namespace).Get(ctx, release, metav1.GetOptions{})
+	ds, err := cp(t).Client().AppsV1().DaemonSets(cluster.Namespace).Get(ctx, release, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "gate-" + node, Labels: ds.Spec.Template.Labels}, Spec: ds.Spec.Template.Spec}
 	pod.Spec.NodeName = node
-	if pod, err = cp.Client().CoreV1().Pods(cluster.Namespace).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
+	if pod, err = cp(t).Client().CoreV1().Pods(cluster.Namespace).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return pod
@@ -172,11 +172,11 @@ func (p permission) String() string { return p.verb + " " + p.resource }
 
 func permissions(ctx context.Context, t *testing.T) []permission {
 	t.Helper()
-	clusterRole, err := cp.Client().RbacV1().ClusterRoles().Get(ctx, release, metav1.GetOptions{})
+	clusterRole, err := cp(t).Client().RbacV1().ClusterRoles().Get(ctx, release, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	role, err := cp.Client().RbacV1().Roles(cluster.Namespace).Get(ctx, release, metav1.GetOptions{})
+	role, err := cp(t).Client().RbacV1().Roles(cluster.Namespace).Get(ctx, release, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func permissions(ctx context.Context, t *testing.T) []permission {
 // has noticed, and returns what gives it back.
 func (p permission) take(ctx context.Context, t *testing.T) (give func()) {
 	t.Helper()
-	roles, clusterRoles := cp.Client().RbacV1().Roles(cluster.Namespace), cp.Client().RbacV1().ClusterRoles()
+	roles, clusterRoles := cp(t).Client().RbacV1().Roles(cluster.Namespace), cp(t).Client().RbacV1().ClusterRoles()
 	// Each rule is split into one verb on one resource.
 	without := func(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 		var left []rbacv1.PolicyRule
@@ -262,7 +262,7 @@ func (p permission) await(ctx context.Context, t *testing.T, answer string) {
 	}
 	if err := controlplane.Poll(ctx, func() error {
 		// It exits with 1 for a no.
-		out, _ := cp.Kubectl(ctx, cp.Kubeconfig(), args...).Output()
+		out, _ := cp(t).Kubectl(ctx, cp(t).Kubeconfig(), args...).Output()
 		if got := strings.TrimSpace(string(out)); got != answer {
 			return fmt.Errorf("may it %s: %s", p, got)
 		}

@@ -19,6 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 // everything turns every optional object on.
@@ -54,7 +57,7 @@ func configurationText(t *testing.T, objects rendered) string {
 
 // The chart with its own values is deploy/, but for what Helm adds.
 func TestEqualToTheManifests(t *testing.T) {
-	out, err := cp.Kubectl(testContext(t), os.DevNull, "kustomize", filepath.Join(root, "deploy")).Output()
+	out, err := cp(t).Kubectl(testContext(t), os.DevNull, "kustomize", filepath.Join(root(t), "deploy")).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,11 +182,10 @@ func TestRulesFollowTheSteps(t *testing.T) {
 
 func gateBinary(t *testing.T) string {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "sentinel-gate")
-	build := exec.CommandContext(testContext(t), "go", "build", "-o", binary, "./cmd/sentinel-gate")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	suite.NeedsServers(t)
+	binary, err := daemon.Binary(testContext(t), t.TempDir(), true)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return binary
 }
@@ -219,7 +221,7 @@ func TestConfigurationIsValid(t *testing.T) {
 
 func TestLint(t *testing.T) {
 	for _, text := range []string{"", everything, "mode: sidecar", "networkPolicy: {enabled: true}"} {
-		if out, err := offline.Run(testContext(t), append([]string{"lint", "--strict", chart}, values(t, text)...)...); err != nil {
+		if out, err := offline(t).Run(testContext(t), append([]string{"lint", "--strict", chart(t)}, values(t, text)...)...); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	}
@@ -306,7 +308,7 @@ func TestValues(t *testing.T) {
 // The optional objects are those of deploy/, and what the alerts rely on.
 func TestMonitoring(t *testing.T) {
 	objects := render(t, release, everything)
-	rules, err := os.ReadFile(filepath.Join(root, "deploy/alerts/rules.yaml"))
+	rules, err := os.ReadFile(filepath.Join(root(t), "deploy/alerts/rules.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,11 +345,11 @@ func TestMonitoring(t *testing.T) {
 
 // Every metric that the dashboard asks for exists.
 func TestDashboard(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(chart, "files/dashboard.json"))
+	text, err := os.ReadFile(filepath.Join(chart(t), "files/dashboard.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	metrics, err := os.ReadFile(filepath.Join(root, "docs/metrics.md"))
+	metrics, err := os.ReadFile(filepath.Join(root(t), "docs/metrics.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

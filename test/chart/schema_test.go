@@ -41,7 +41,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"config: {apiVersion: sentinel-gate.io/v2}", "additional properties 'apiVersion' not allowed"},
 	} {
 		t.Run(bad.values, func(t *testing.T) {
-			_, err := offline.Run(testContext(t), append([]string{"template", release, chart}, values(t, bad.values)...)...)
+			_, err := offline(t).Run(testContext(t), append([]string{"template", release, chart(t)}, values(t, bad.values)...)...)
 			if err == nil || !strings.Contains(err.Error(), bad.says) {
 				t.Errorf("got %v\nwant %s", err, bad.says)
 			}
@@ -49,7 +49,7 @@ func TestSchemaRefuses(t *testing.T) {
 	}
 	// What a schema cannot tell.
 	for _, text := range []string{"{hostNetwork: true, networkPolicy: {enabled: true}}", "{mode: sidecar, networkPolicy: {enabled: true}}"} {
-		if _, err := offline.Run(testContext(t), append([]string{"template", release, chart}, values(t, text)...)...); err == nil || !strings.Contains(err.Error(), "a policy does not reach the host's network") {
+		if _, err := offline(t).Run(testContext(t), append([]string{"template", release, chart(t)}, values(t, text)...)...); err == nil || !strings.Contains(err.Error(), "a policy does not reach the host's network") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}

@@ -5,7 +5,6 @@ package chart
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +21,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/helm"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 const (
@@ -29,49 +29,45 @@ const (
 	deadline = 2 * time.Minute
 )
 
-var (
-	cp    *controlplane.ControlPlane
-	root  string
-	chart string
-	// offline knows no cluster.
-	offline *helm.Helm
-)
+// shared is a control plane that releases are installed in.
+var shared = controlplane.Shared(controlplane.Options{Progress: os.Stderr}, nil)
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+func TestMain(m *testing.M) { suite.Main(m, shared) }
 
-func testMain(m *testing.M) int {
-	home, err := os.MkdirTemp("", "sentinel-gate-helm-")
-	if err == nil {
-		defer os.RemoveAll(home)
-		err = setUp(context.Background(), home)
-	}
-	if cp != nil {
-		defer cp.Stop()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+func cp(t *testing.T) *controlplane.ControlPlane {
+	t.Helper()
+	return shared.Get(t)
 }
 
-func setUp(ctx context.Context, home string) (err error) {
-	if root, err = build.Root(); err != nil {
-		return err
+// offline is a Helm that knows no cluster.
+func offline(t *testing.T) *helm.Helm {
+	t.Helper()
+	suite.NeedsServers(t)
+	h, err := helm.New(testContext(t), t.TempDir(), os.DevNull)
+	if err != nil {
+		t.Fatal(err)
 	}
-	chart = filepath.Join(root, "charts/sentinel-gate")
-	if offline, err = helm.New(ctx, home, os.DevNull); err != nil {
-		return err
+	return h
+}
+
+// root is the directory of the repository.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := build.Root()
+	if err != nil {
+		t.Fatal(err)
 	}
-	cp, err = controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr})
-	return err
+	return dir
+}
+
+func chart(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(root(t), "charts/sentinel-gate")
 }
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	t.Cleanup(cancel)
-	return ctx
+	return suite.Context(t, deadline)
 }
 
 // values writes them into a file, and returns the arguments for it.
@@ -98,7 +94,7 @@ type rendered []*unstructured.Unstructured
 // render renders the chart with values over its own.
 func render(t *testing.T, namespace, text string) rendered {
 	t.Helper()
-	out, err := offline.Run(testContext(t), append([]string{"template", release, chart, "--namespace", namespace}, values(t, text)...)...)
+	out, err := offline(t).Run(testContext(t), append([]string{"template", release, chart(t), "--namespace", namespace}, values(t, text)...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func TestDocumentedOverlay(t *testing.T) {
 		t.Fatal("docs/install.md has no overlay, or no configuration")
 	}
 	dir := t.TempDir()
-	copyOf(t, filepath.Join(root, "deploy"), dir)
+	copyOf(t, filepath.Join(root(t), "deploy"), dir)
 	own := filepath.Join(dir, "overlay")
 	if err := os.Mkdir(own, 0o755); err != nil {
 		t.Fatal(err)

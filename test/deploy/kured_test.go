@@ -89,7 +89,7 @@ func TestF06ValuesLookWhereTheGateWrites(t *testing.T) {
 // file says.
 func TestF06PatchLooksWhereTheGateWrites(t *testing.T) {
 	ctx := testContext(t)
-	sets := cp.Client().AppsV1().DaemonSets("kube-system")
+	sets := cluster(t).Client().AppsV1().DaemonSets("kube-system")
 	labels, directory, privileged := map[string]string{"name": "kured"}, corev1.HostPathDirectory, true
 	if _, err := sets.Create(ctx, &appsv1.DaemonSet{
 		ObjectMeta: metav1.ObjectMeta{Name: "kured"},
@@ -116,7 +116,7 @@ func TestF06PatchLooksWhereTheGateWrites(t *testing.T) {
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "-n", "kube-system", "patch", "daemonset", "kured", "--patch-file", filepath.Join(root, "deploy/kured/patch.yaml"))
+	run(t, "-n", "kube-system", "patch", "daemonset", "kured", "--patch-file", filepath.Join(root(t), "deploy/kured/patch.yaml"))
 	ds, err := sets.Get(ctx, "kured", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -11,11 +11,13 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
 )
 
 // Applied once more, nothing changes: the server's view is what is shipped.
 func TestApplyingAgainChangesNothing(t *testing.T) {
-	for line := range strings.Lines(run(t, "apply", "-k", filepath.Join(root, "deploy"))) {
+	for line := range strings.Lines(run(t, "apply", "-k", filepath.Join(root(t), "deploy"))) {
 		if !strings.HasSuffix(strings.TrimSpace(line), " unchanged") {
 			t.Error(line)
 		}
@@ -25,7 +27,7 @@ func TestApplyingAgainChangesNothing(t *testing.T) {
 // Every object comes from the files that say why it is so, and no other.
 func TestShippedObjects(t *testing.T) {
 	var got []string
-	for name := range strings.SplitSeq(strings.TrimSpace(run(t, "get", "-k", filepath.Join(root, "deploy"), "-o", "name")), "\n") {
+	for name := range strings.SplitSeq(strings.TrimSpace(run(t, "get", "-k", filepath.Join(root(t), "deploy"), "-o", "name")), "\n") {
 		got = append(got, regexp.MustCompile(`-[0-9a-z]{10}$`).ReplaceAllString(name, "-HASH"))
 	}
 	want := []string{
@@ -53,7 +55,7 @@ func TestConfigurationRollsThePods(t *testing.T) {
 		t.Fatal("no ConfigMap is mounted")
 		return ""
 	}
-	dir := copyOf(t, filepath.Join(root, "deploy"), t.TempDir())
+	dir := copyOf(t, filepath.Join(root(t), "deploy"), t.TempDir())
 	render := func() string {
 		return configMap(parse[appsv1.DaemonSet](t, document(t, run(t, "kustomize", dir), "DaemonSet")))
 	}
@@ -73,19 +75,22 @@ func TestConfigurationRollsThePods(t *testing.T) {
 		t.Errorf("another configuration has the same name, %s", after)
 	}
 	ctx := testContext(t)
-	if _, err := cp.Client().CoreV1().ConfigMaps(namespace).Get(ctx, before, metav1.GetOptions{}); err != nil {
+	if _, err := cluster(t).Client().CoreV1().ConfigMaps(namespace).Get(ctx, before, metav1.GetOptions{}); err != nil {
 		t.Errorf("the pods would wait for their configuration: %v", err)
 	}
 }
 
 // What the pods mount is what the daemon takes.
 func TestShippedConfigurationIsValid(t *testing.T) {
-	data := parse[corev1.ConfigMap](t, document(t, run(t, "kustomize", filepath.Join(root, "deploy")), "ConfigMap")).Data
+	data := parse[corev1.ConfigMap](t, document(t, run(t, "kustomize", filepath.Join(root(t), "deploy")), "ConfigMap")).Data
 	if data["config.yaml"] != string(read(t, "deploy/config.yaml")) {
 		t.Error("the ConfigMap is not deploy/config.yaml")
 	}
-	cmd := exec.CommandContext(testContext(t), "go", "run", "./cmd/sentinel-gate", "--check-config", "--config", "deploy/config.yaml")
-	cmd.Dir = root
+	gate, err := daemon.Binary(testContext(t), t.TempDir(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(testContext(t), gate, "--check-config", "--config", filepath.Join(root(t), "deploy/config.yaml"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -25,7 +25,7 @@ import (
 // gateClient has the token that a kubelet mounts into the pod, and nothing more.
 func gateClient(t *testing.T, pod *corev1.Pod) kubernetes.Interface {
 	t.Helper()
-	kubeconfig, err := cp.PodKubeconfig(testContext(t), pod)
+	kubeconfig, err := cluster(t).PodKubeconfig(testContext(t), pod)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestTokenCannotWriteForAnotherNode(t *testing.T) {
 	if err := create(c, own.Spec.NodeName); err != nil {
 		t.Errorf("its own: %v", err)
 	}
-	lease, err := cp.Client().CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: other}}, metav1.CreateOptions{})
+	lease, err := cluster(t).Client().CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: other}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestTokenCannotWriteForAnotherNode(t *testing.T) {
 	}
 	turnIsShared(ctx, t, c)
 	// A token that was requested by hand names no node.
-	unbound, err := cp.ServiceAccountKubeconfig(ctx, namespace, account)
+	unbound, err := cluster(t).ServiceAccountKubeconfig(ctx, namespace, account)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestTokenCannotWriteForAnotherNode(t *testing.T) {
 // turnIsShared: every gate writes the turn, but none what people write in it.
 func turnIsShared(ctx context.Context, t *testing.T, gate kubernetes.Interface) {
 	t.Helper()
-	leases := cp.Client().CoordinationV1().Leases(namespace)
+	leases := cluster(t).Client().CoordinationV1().Leases(namespace)
 	change := func(c kubernetes.Interface, key, value string) error {
 		lease, err := leases.Get(ctx, turn.LeaseName, metav1.GetOptions{})
 		if err != nil {
@@ -205,7 +205,7 @@ func turnIsShared(ctx context.Context, t *testing.T, gate kubernetes.Interface) 
 	if err := change(gate, "sentinel-gate.io/turn-waiting", "3"); err != nil {
 		t.Errorf("to write the turn: %v", err)
 	}
-	if err := change(cp.Client(), turn.HaltKey, "a person's"); err != nil {
+	if err := change(cluster(t).Client(), turn.HaltKey, "a person's"); err != nil {
 		t.Fatal(err)
 	}
 	for key, value := range map[string]string{
@@ -218,7 +218,7 @@ func turnIsShared(ctx context.Context, t *testing.T, gate kubernetes.Interface) 
 	// Annotations come in another order each time.
 	several := []string{turn.HoldPrefix + "n7", turn.HoldPrefix + "n8", turn.OverridePrefix + "cni", turn.OverridePrefix + "soak"}
 	for _, key := range several {
-		if err := change(cp.Client(), key, "2100-01-01T00:00:00Z a person's"); err != nil {
+		if err := change(cluster(t).Client(), key, "2100-01-01T00:00:00Z a person's"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -228,17 +228,17 @@ func turnIsShared(ctx context.Context, t *testing.T, gate kubernetes.Interface) 
 		}
 	}
 	for _, key := range several {
-		if err := change(cp.Client(), key, ""); err != nil {
+		if err := change(cluster(t).Client(), key, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := gate.CoordinationV1().Leases(namespace).Delete(ctx, turn.LeaseName, metav1.DeleteOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("to delete the turn: %v", err)
 	}
-	if err := change(cp.Client(), turn.HaltKey, ""); err != nil {
+	if err := change(cluster(t).Client(), turn.HaltKey, ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := change(cp.Client(), "sentinel-gate.io/turn-waiting", ""); err != nil {
+	if err := change(cluster(t).Client(), "sentinel-gate.io/turn-waiting", ""); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -248,7 +248,7 @@ func turnIsShared(ctx context.Context, t *testing.T, gate kubernetes.Interface) 
 func TestAllThatTheTokenMayWrite(t *testing.T) {
 	pod := pods(t)[0]
 	ctx, c := testContext(t), gateClient(t, &pod)
-	list, err := cp.Client().CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	list, err := cluster(t).Client().CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,14 +31,14 @@ func pods(t *testing.T) []corev1.Pod {
 	ctx := testContext(t)
 	for i, taint := range taints {
 		name := fmt.Sprintf("tainted-%d", i)
-		_, err := cp.AddNode(ctx, name, func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{taint} })
+		_, err := cluster(t).AddNode(ctx, name, func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{taint} })
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			t.Fatal(err)
 		}
 	}
 	var list *corev1.PodList
 	if err := controlplane.Poll(ctx, func() (err error) {
-		list, err = cp.Client().CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+		list, err = cluster(t).Client().CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 		if err == nil && len(list.Items) != len(taints) {
 			err = fmt.Errorf("%d pods on %d nodes", len(list.Items), len(taints))
 		}
@@ -60,7 +60,7 @@ func bind(t *testing.T, pod *corev1.Pod) {
 		return
 	}
 	node := pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0]
-	if err := cp.Client().CoreV1().Pods(pod.Namespace).Bind(testContext(t), &corev1.Binding{
+	if err := cluster(t).Client().CoreV1().Pods(pod.Namespace).Bind(testContext(t), &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Name: pod.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: node},
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -188,18 +188,18 @@ func writable(t *testing.T, spec corev1.PodSpec, c corev1.Container) []string {
 func TestPodSecurityNeedsPrivileged(t *testing.T) {
 	ctx := testContext(t)
 	const strict = "strict"
-	if _, err := cp.Client().CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+	if _, err := cluster(t).Client().CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: strict, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "baseline"},
 	}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cp.Client().CoreV1().ServiceAccounts(strict).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if _, err := cluster(t).Client().CoreV1().ServiceAccounts(strict).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	template := shipped(t).Spec.Template
 	// The class is of the nodes' own pods, which a quota may keep out of a namespace.
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "gate", Labels: template.Labels}, Spec: template.Spec}
-	_, err := cp.Client().CoreV1().Pods(strict).Create(ctx, pod, metav1.CreateOptions{})
+	_, err := cluster(t).Client().CoreV1().Pods(strict).Create(ctx, pod, metav1.CreateOptions{})
 	const want = `pods "gate" is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostPID=true), hostPath volumes (volumes "run", "gated")`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/test/kit/build"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 const (
@@ -27,44 +28,28 @@ const (
 	deadline  = 2 * time.Minute
 )
 
-var (
-	cp   *controlplane.ControlPlane
-	root string
-)
+// shared is a control plane with controllers, in which deploy/ is installed.
+var shared = controlplane.Shared(controlplane.Options{Progress: os.Stderr, ControllerManager: true}, install)
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+func TestMain(m *testing.M) { suite.Main(m, shared) }
 
-func testMain(m *testing.M) int {
-	err := setUp(context.Background())
-	if cp != nil {
-		defer cp.Stop()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
-
-// setUp leaves deploy/ installed in a control plane with controllers.
-func setUp(ctx context.Context) (err error) {
-	if root, err = build.Root(); err != nil {
-		return err
-	}
-	if cp, err = controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr, ControllerManager: true}); err != nil {
-		return err
-	}
-	return install(ctx)
+func cluster(t *testing.T) *controlplane.ControlPlane {
+	t.Helper()
+	return shared.Get(t)
 }
 
 // install does what docs/install.md says, and a dry run before: it sees every
 // object, makes none, and nothing gives a warning.
-func install(ctx context.Context) error {
-	dir := filepath.Join(root, "deploy")
-	if _, err := kubectl(ctx, "apply", "--validate=strict", "-f", filepath.Join(dir, "namespace.yaml")); err != nil {
+func install(ctx context.Context, cp *controlplane.ControlPlane) error {
+	root, err := build.Root()
+	if err != nil {
 		return err
 	}
-	if _, err := kubectl(ctx, "apply", "--validate=strict", "--dry-run=server", "-k", dir); err != nil {
+	dir := filepath.Join(root, "deploy")
+	if _, err := kubectl(ctx, cp, "apply", "--validate=strict", "-f", filepath.Join(dir, "namespace.yaml")); err != nil {
+		return err
+	}
+	if _, err := kubectl(ctx, cp, "apply", "--validate=strict", "--dry-run=server", "-k", dir); err != nil {
 		return err
 	}
 	list, err := cp.Client().AppsV1().DaemonSets(namespace).List(ctx, metav1.ListOptions{})
@@ -74,12 +59,12 @@ func install(ctx context.Context) error {
 	if len(list.Items) != 0 {
 		return fmt.Errorf("the dry run made %s", list.Items[0].Name)
 	}
-	_, err = kubectl(ctx, "apply", "--validate=strict", "-k", dir)
+	_, err = kubectl(ctx, cp, "apply", "--validate=strict", "-k", dir)
 	return err
 }
 
 // kubectl runs the real one, as an administrator. A warning is an error.
-func kubectl(ctx context.Context, args ...string) (string, error) {
+func kubectl(ctx context.Context, cp *controlplane.ControlPlane, args ...string) (string, error) {
 	cmd := cp.Kubectl(ctx, cp.Kubeconfig(), args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -95,7 +80,7 @@ func kubectl(ctx context.Context, args ...string) (string, error) {
 
 func run(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := kubectl(testContext(t), args...)
+	out, err := kubectl(testContext(t), cluster(t), args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,14 +89,22 @@ func run(t *testing.T, args ...string) string {
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	t.Cleanup(cancel)
-	return ctx
+	return suite.Context(t, deadline)
+}
+
+// root is the directory of the repository.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := build.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func read(t *testing.T, name string) []byte {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, name))
+	text, err := os.ReadFile(filepath.Join(root(t), name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +147,7 @@ func justType(text string) string {
 // shipped is the DaemonSet as kustomize renders it.
 func shipped(t *testing.T) *appsv1.DaemonSet {
 	t.Helper()
-	return parse[appsv1.DaemonSet](t, document(t, run(t, "kustomize", filepath.Join(root, "deploy")), "DaemonSet"))
+	return parse[appsv1.DaemonSet](t, document(t, run(t, "kustomize", filepath.Join(root(t), "deploy")), "DaemonSet"))
 }
 
 // hostPath is where a path in the container is on the host: that of the

@@ -151,8 +151,8 @@ func TestSyntaxOfCommands(t *testing.T) {
 
 // The commands within sentences and tables have flags that there are.
 func TestCommandsInSentences(t *testing.T) {
-	ctx := testContext(t)
-	for name, path := range map[string]string{kubectlVariable: binaries.kubectl, helmVariable: binaries.helm, gateVariable: binaries.gate} {
+	ctx, real := testContext(t), shared.Get(t)
+	for name, path := range map[string]string{kubectlVariable: real.kubectl, helmVariable: real.helm, gateVariable: real.gate} {
 		t.Setenv(name, path)
 	}
 	found := 0

@@ -21,57 +21,48 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/helm"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/prometheus"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 // deadline is for one page, on a machine that does other things too.
 const deadline = 5 * time.Minute
 
-// binaries are the real programs behind the stand-ins.
-var binaries struct{ kubectl, helm, gate, promtool string }
+// programs are the real ones behind the stand-ins.
+type programs struct{ kubectl, helm, gate, promtool string }
+
+var shared = &suite.Shared[programs]{Make: func(ctx context.Context, s *suite.Setup) (p programs, err error) {
+	dir, err := s.TempDir()
+	if err != nil {
+		return p, err
+	}
+	if p.kubectl, err = controlplane.ServerBinary(ctx, os.Stderr); err != nil {
+		return p, err
+	}
+	if p.helm, err = helm.Binary(ctx, os.Stderr); err != nil {
+		return p, err
+	}
+	if p.promtool, err = prometheus.Binary(ctx, os.Stderr, "promtool"); err != nil {
+		return p, err
+	}
+	p.gate, err = daemon.Binary(ctx, dir, true)
+	return p, err
+}}
 
 func TestMain(m *testing.M) {
 	if status, is := standIn(); is {
 		os.Exit(status)
 	}
-	os.Exit(testMain(m))
-}
-
-func testMain(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "sentinel-gate-docs-")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		err = setUp(context.Background(), dir)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
-
-func setUp(ctx context.Context, dir string) (err error) {
-	if binaries.kubectl, err = controlplane.ServerBinary(ctx, os.Stderr); err != nil {
-		return err
-	}
-	if binaries.helm, err = helm.Binary(ctx, os.Stderr); err != nil {
-		return err
-	}
-	if binaries.promtool, err = prometheus.Binary(ctx, os.Stderr, "promtool"); err != nil {
-		return err
-	}
-	binaries.gate, err = daemon.Binary(ctx, dir, false)
-	return err
+	suite.Main(m, shared)
 }
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	t.Cleanup(cancel)
-	return ctx
+	return suite.Context(t, deadline)
 }
 
 // world is what the commands of a page find: a copy of the repository, and a cluster.
 type world struct {
+	programs
 	dir  string // the copy
 	home string
 	bin  string // all that is on PATH
@@ -118,7 +109,7 @@ var operators = map[string]string{
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{dir: t.TempDir(), home: t.TempDir(), bin: t.TempDir(), words: map[string]string{}}
+	w := &world{programs: shared.Get(t), dir: t.TempDir(), home: t.TempDir(), bin: t.TempDir(), words: map[string]string{}}
 	for name, word := range placeholders {
 		w.words[name] = word
 	}
@@ -307,8 +298,8 @@ func (w *world) run(ctx context.Context, b block, below string) (string, error) 
 	cmd.Env = []string{
 		"PATH=" + w.bin, "HOME=" + w.home, "KUBECONFIG=" + kubeconfig, "TMPDIR=" + w.home,
 		"HELM_CACHE_HOME=" + w.home, "HELM_CONFIG_HOME=" + w.home, "HELM_DATA_HOME=" + w.home,
-		needsVariable + "=" + b.needs, kubectlVariable + "=" + binaries.kubectl, helmVariable + "=" + binaries.helm,
-		gateVariable + "=" + binaries.gate, promVariable + "=" + binaries.promtool, logVariable + "=" + filepath.Join(w.home, "log"),
+		needsVariable + "=" + b.needs, kubectlVariable + "=" + w.kubectl, helmVariable + "=" + w.helm,
+		gateVariable + "=" + w.gate, promVariable + "=" + w.promtool, logVariable + "=" + filepath.Join(w.home, "log"),
 	}
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()

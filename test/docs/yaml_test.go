@@ -19,10 +19,12 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/test/kit/helm"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/prometheus"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 // Values that a page shows are ones that the chart takes, and make a configuration that the daemon takes.
 func TestValues(t *testing.T) {
+	suite.NeedsServers(t)
 	ctx := testContext(t)
 	h, err := helm.New(ctx, t.TempDir(), os.DevNull)
 	if err != nil {
@@ -67,7 +69,7 @@ func renders(ctx context.Context, t *testing.T, h *helm.Helm, values []byte) err
 		if err := os.WriteFile(config, []byte(c.Data["config.yaml"]), 0o644); err != nil {
 			return err
 		}
-		if out, err := exec.CommandContext(ctx, binaries.gate, "--check-config", "--config", config).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, shared.Get(t).gate, "--check-config", "--config", config).CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		return nil
@@ -212,6 +214,7 @@ func TestJSON(t *testing.T) {
 
 // Every query is one that a Prometheus answers.
 func TestQueries(t *testing.T) {
+	suite.NeedsServers(t)
 	ctx := testContext(t)
 	prom, err := prometheus.Start(ctx, prometheus.Options{Progress: os.Stderr})
 	if err != nil {

@@ -20,7 +20,7 @@ func TestF18SilencedAlertsDoNotBlock(t *testing.T) {
 		for beside, withPrometheus := range map[string]bool{"alone": false, "beside Prometheus": true} {
 			t.Run(name+" "+beside, func(t *testing.T) {
 				w := newWorld(t)
-				a, err := alertmanager.Start(w.ctx, alertmanager.Options{})
+				a, err := alertmanager.Start(w.ctx(), alertmanager.Options{})
 				w.must(err)
 				t.Cleanup(a.Stop)
 				p := w.prometheus(prometheus.Options{
@@ -49,24 +49,24 @@ func silencedAndNot(w *world, a *alertmanager.Alertmanager, options string) {
 	if !strings.Contains(step.Message, `DiskFull{severity="critical"} for `) {
 		w.t.Errorf("message: %s", step.Message)
 	}
-	silence, err := a.Silence(w.ctx, "alertname", "DiskFull")
+	silence, err := a.Silence(w.ctx(), "alertname", "DiskFull")
 	w.must(err)
 	w.open(d, 0)
 	mark := d.Lines()
-	w.must(a.Expire(w.ctx, silence))
+	w.must(a.Expire(w.ctx(), silence))
 	w.closedBy(d, mark, "alerts", "Fail", "AlertsFiring")
 }
 
 // restarted: nothing that it says is proof until it was sent everything again.
 func restarted(w *world, a *alertmanager.Alertmanager, options string) {
-	_, err := a.Silence(w.ctx, "alertname", "DiskFull")
+	_, err := a.Silence(w.ctx(), "alertname", "DiskFull")
 	w.must(err)
 	d := w.start(func(o *daemon.Options) {
 		o.Checks = fmt.Sprintf("[{name: alerts, type: alerts, options: {%s, requireFiringAgo: 5s}}]", options)
 	})
 	w.open(d, 0)
 	mark := d.Lines()
-	w.must(a.Restart(w.ctx))
+	w.must(a.Restart(w.ctx()))
 	w.closedBy(d, mark, "alerts", "Unknown", "AlertmanagerTooYoung")
 	w.open(d, mark)
 }

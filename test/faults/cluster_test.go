@@ -76,7 +76,7 @@ func TestF01ErrorsHoldClosed(t *testing.T) {
 	})
 	t.Run("token", func(t *testing.T) {
 		w := newWorld(t)
-		broken, err := clientcmd.LoadFromFile(kubeconfig)
+		broken, err := clientcmd.LoadFromFile(w.kubeconfig)
 		w.must(err)
 		for _, user := range broken.AuthInfos {
 			*user = clientcmdapi.AuthInfo{Token: "not-a-token"}
@@ -96,8 +96,8 @@ func TestF01ErrorsHoldClosed(t *testing.T) {
 		w := newWorld(t)
 		d := w.start(alone)
 		w.await(d, 0, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" })
-		cp.StopAPIServer()
-		defer func() { w.must(cp.StartAPIServer(w.ctx)) }()
+		w.cp.StopAPIServer()
+		defer func() { w.must(w.cp.StartAPIServer(w.ctx())) }()
 		never := w.neverOpens()
 		defer never()
 		w.must(w.host.RequireReboot())
@@ -111,8 +111,8 @@ func TestF01ErrorsHoldClosed(t *testing.T) {
 		w := newWorld(t)
 		d := w.start(alone)
 		w.await(d, 0, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" })
-		w.must(cp.PauseAPIServer())
-		defer func() { w.must(cp.ResumeAPIServer()) }()
+		w.must(w.cp.PauseAPIServer())
+		defer func() { w.must(w.cp.ResumeAPIServer()) }()
 		never := w.neverOpens()
 		defer never()
 		w.must(w.host.RequireReboot())
@@ -139,19 +139,19 @@ func revoke(w *world, group, resource string) {
 		}
 		return out
 	}
-	roles := cp.Client().RbacV1()
-	everywhere, err := roles.ClusterRoles().Get(w.ctx, "sentinel-gate", metav1.GetOptions{})
+	roles := w.cp.Client().RbacV1()
+	everywhere, err := roles.ClusterRoles().Get(w.ctx(), "sentinel-gate", metav1.GetOptions{})
 	w.must(err)
 	everywhere.Rules = without(everywhere.Rules)
-	_, err = roles.ClusterRoles().Update(w.ctx, everywhere, metav1.UpdateOptions{})
+	_, err = roles.ClusterRoles().Update(w.ctx(), everywhere, metav1.UpdateOptions{})
 	w.must(err)
-	role, err := roles.Roles(namespace).Get(w.ctx, "sentinel-gate", metav1.GetOptions{})
+	role, err := roles.Roles(namespace).Get(w.ctx(), "sentinel-gate", metav1.GetOptions{})
 	w.must(err)
 	role.Rules = without(role.Rules)
-	_, err = roles.Roles(namespace).Update(w.ctx, role, metav1.UpdateOptions{})
+	_, err = roles.Roles(namespace).Update(w.ctx(), role, metav1.UpdateOptions{})
 	w.must(err)
 	w.t.Cleanup(func() {
-		if err := cluster.Grant(context.Background(), cp); err != nil {
+		if err := cluster.Grant(context.Background(), w.cp); err != nil {
 			w.t.Logf("restoring the permissions: %v", err)
 		}
 	})
@@ -163,7 +163,7 @@ func TestClusterFaultsClose(t *testing.T) {
 	w := newWorld(t)
 	patch := func(node, patch string) {
 		w.t.Helper()
-		_, err := cp.Client().CoreV1().Nodes().Patch(w.ctx, node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		_, err := w.cp.Client().CoreV1().Nodes().Patch(w.ctx(), node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		w.must(err)
 	}
 	for _, member := range []string{"n1", "n2", "n3"} {
@@ -210,36 +210,36 @@ func TestClusterFaultsClose(t *testing.T) {
 		},
 		{
 			"TestF04NodeWithoutPod", "cni", "Fail", "PodsMissing", "n4",
-			func() { w.must(cp.DeletePod(w.ctx, "kube-system", "calico-node-n4")) },
-			func() { w.must(w.AddCNI(w.ctx, "n4")) },
+			func() { w.must(w.cp.DeletePod(w.ctx(), "kube-system", "calico-node-n4")) },
+			func() { w.must(w.AddCNI(w.ctx(), "n4")) },
 		},
 		{
 			"TestF05ReadyUnknown", "nodes", "Fail", "NodesNotReady", "n2 (Ready=Unknown",
 			func() {
-				_, err := w.Nodes[1].SetReady(w.ctx, corev1.ConditionUnknown, "NodeStatusUnknown", time.Now().Add(-cluster.BootedAgo))
+				_, err := w.Nodes[1].SetReady(w.ctx(), corev1.ConditionUnknown, "NodeStatusUnknown", time.Now().Add(-cluster.BootedAgo))
 				w.must(err)
 			},
 			func() {
-				_, err := w.Nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
+				_, err := w.Nodes[1].SetReady(w.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
 				w.must(err)
 			},
 		},
 		{
 			"TestF05NoReadyCondition", "nodes", "Fail", "NodesNotReady", "n5 (no Ready condition)",
-			func() { w.must(w.Nodes[4].RemoveReady(w.ctx)) },
+			func() { w.must(w.Nodes[4].RemoveReady(w.ctx())) },
 			func() {
-				_, err := w.Nodes[4].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
+				_, err := w.Nodes[4].SetReady(w.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
 				w.must(err)
 			},
 		},
 		{
 			"TestF24MemberDown", "quorum", "Fail", "QuorumAtRisk", "n3 (Ready=False",
 			func() {
-				_, err := w.Nodes[2].SetReady(w.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now().Add(-cluster.BootedAgo))
+				_, err := w.Nodes[2].SetReady(w.ctx(), corev1.ConditionFalse, "KubeletNotReady", time.Now().Add(-cluster.BootedAgo))
 				w.must(err)
 			},
 			func() {
-				_, err := w.Nodes[2].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
+				_, err := w.Nodes[2].SetReady(w.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
 				w.must(err)
 			},
 		},
@@ -251,7 +251,7 @@ func TestClusterFaultsClose(t *testing.T) {
 		{
 			"TestF37GateDidNotComeBack", "soak", "Unknown", "RebootNotRecorded", "n3",
 			func() {
-				_, err := w.Nodes[2].Reboot(w.ctx)
+				_, err := w.Nodes[2].Reboot(w.ctx())
 				w.must(err)
 			},
 			func() { w.record(w.Nodes[2], time.Now().Add(-cluster.BootedAgo)) },
@@ -259,7 +259,7 @@ func TestClusterFaultsClose(t *testing.T) {
 		{
 			"TestF37RecordMissing", "soak", "Unknown", "NoRecord", "n4",
 			func() {
-				w.must(cp.Client().CoordinationV1().Leases(namespace).Delete(w.ctx, "n4", metav1.DeleteOptions{}))
+				w.must(w.cp.Client().CoordinationV1().Leases(namespace).Delete(w.ctx(), "n4", metav1.DeleteOptions{}))
 			},
 			func() { w.record(w.Nodes[3], time.Now().Add(-cluster.BootedAgo)) },
 		},
@@ -267,7 +267,7 @@ func TestClusterFaultsClose(t *testing.T) {
 			// The reboot was so quick that Ready never flipped: the record tells.
 			"TestRebootTooQuickForReady", "soak", "Fail", "Soaking", "n2 booted",
 			func() {
-				_, err := w.Nodes[1].Reboot(w.ctx)
+				_, err := w.Nodes[1].Reboot(w.ctx())
 				w.must(err)
 				w.record(w.Nodes[1], time.Now())
 			},
@@ -318,7 +318,7 @@ func TestF02NothingFoundIsAFail(t *testing.T) {
 	w.closedBy(d, 0, "none", "Fail", "NoNodes")
 
 	t.Run("auto", func(*testing.T) {
-		w.must(cp.Client().AppsV1().DaemonSets("kube-system").Delete(w.ctx, "calico-node", metav1.DeleteOptions{}))
+		w.must(w.cp.Client().AppsV1().DaemonSets("kube-system").Delete(w.ctx(), "calico-node", metav1.DeleteOptions{}))
 		d := newWorldDaemon(w, `[{name: cni, type: podsReady, options: {preset: auto}}]`)
 		w.closedBy(d, 0, "cni", "Fail", "NoCNI")
 	})
@@ -340,7 +340,7 @@ func TestAutoFindsTheCNI(t *testing.T) {
 	d := w.start(func(o *daemon.Options) { o.Checks = `[{name: cni, type: podsReady, options: {preset: auto}}]` })
 	w.open(d, 0)
 	mark := d.Lines()
-	w.must(cp.DeletePod(w.ctx, "kube-system", "calico-node-n4"))
+	w.must(w.cp.DeletePod(w.ctx(), "kube-system", "calico-node-n4"))
 	w.closedBy(d, mark, "cni", "Fail", "PodsMissing")
 }
 
@@ -355,7 +355,7 @@ func TestF14JoinedNodes(t *testing.T) {
 	mark := d.Lines()
 	// It booted a minute ago, registered, became Ready, and its gate has written.
 	booted := time.Now().Add(-time.Minute)
-	n, err := cp.AddNode(w.ctx, "autoscaled")
+	n, err := w.cp.AddNode(w.ctx(), "autoscaled")
 	w.must(err)
 	w.record(n, booted)
 
@@ -368,7 +368,7 @@ func TestF14JoinedNodes(t *testing.T) {
 
 	// The same node reboots: it is no longer one that has only just joined.
 	mark = d.Lines()
-	_, err = n.Reboot(w.ctx)
+	_, err = n.Reboot(w.ctx())
 	w.must(err)
 	w.closedBy(d, mark, "soak", "Unknown", "RebootNotRecorded")
 }
@@ -422,11 +422,11 @@ const noDate = time.Duration(1<<63 - 1)
 // shiftedDate returns a kubeconfig for a proxy whose Dates are shifted.
 func shiftedDate(w *world, shift time.Duration) string {
 	w.t.Helper()
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	config, err := clientcmd.BuildConfigFromFlags("", w.kubeconfig)
 	w.must(err)
 	transport, err := rest.TransportFor(config)
 	w.must(err)
-	target, err := url.Parse(cp.URL())
+	target, err := url.Parse(w.cp.URL())
 	w.must(err)
 	proxy := &httputil.ReverseProxy{
 		Transport: transport, FlushInterval: -1,
@@ -458,7 +458,7 @@ func shiftedDate(w *world, shift time.Duration) string {
 // F28: the cluster was well at one instant, during a flap.
 func TestF28StabilizeOutlastsAFlap(t *testing.T) {
 	w := newWorld(t)
-	_, err := w.Nodes[1].SetReady(w.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now())
+	_, err := w.Nodes[1].SetReady(w.ctx(), corev1.ConditionFalse, "KubeletNotReady", time.Now())
 	w.must(err)
 	never := w.neverOpens()
 	w.must(w.host.RequireReboot())
@@ -469,19 +469,19 @@ func TestF28StabilizeOutlastsAFlap(t *testing.T) {
 	for range 2 {
 		mark := d.Lines()
 		w.closedBy(d, 0, "nodes", "Fail", "NodesNotReady")
-		_, err = w.Nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
+		_, err = w.Nodes[1].SetReady(w.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now())
 		w.must(err)
 		w.await(d, mark, "a passing evaluation", func(l daemon.Line) bool {
 			return l.State == "Closed" && l.Decision == "Open" && l.Step("nodes").Verdict == "Pass"
 		})
 		mark = d.Lines()
-		_, err = w.Nodes[1].SetReady(w.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now())
+		_, err = w.Nodes[1].SetReady(w.ctx(), corev1.ConditionFalse, "KubeletNotReady", time.Now())
 		w.must(err)
 		w.await(d, mark, "a failing evaluation", func(l daemon.Line) bool { return l.Step("nodes").Verdict == "Fail" })
 	}
 	never()
 	mark := d.Lines()
-	_, err = w.Nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
+	_, err = w.Nodes[1].SetReady(w.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now())
 	w.must(err)
 	w.open(d, mark)
 }
@@ -490,12 +490,12 @@ func TestF28StabilizeOutlastsAFlap(t *testing.T) {
 func TestF34UnreachableAPIServerCloses(t *testing.T) {
 	for name, fault := range map[string]struct{ cut, mend func(*world) }{
 		"refused": {
-			func(*world) { cp.StopAPIServer() },
-			func(w *world) { w.must(cp.StartAPIServer(w.ctx)) },
+			func(w *world) { w.cp.StopAPIServer() },
+			func(w *world) { w.must(w.cp.StartAPIServer(w.ctx())) },
 		},
 		"silent": {
-			func(w *world) { w.must(cp.PauseAPIServer()) },
-			func(w *world) { w.must(cp.ResumeAPIServer()) },
+			func(w *world) { w.must(w.cp.PauseAPIServer()) },
+			func(w *world) { w.must(w.cp.ResumeAPIServer()) },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -523,7 +523,7 @@ func TestWritesOnlyItsRecord(t *testing.T) {
 	w.must(w.host.RequireReboot())
 	w.open(d, 0)
 	w.poll("the record says Open", func() bool { return w.readRecord("n1").State == "Open" })
-	events, err := cp.Requests("system:serviceaccount:"+namespace+":sentinel-gate", time.Time{})
+	events, err := w.cp.Requests("system:serviceaccount:"+namespace+":sentinel-gate", time.Time{})
 	w.must(err)
 	if len(events) == 0 {
 		t.Fatal("no request of the daemon in the audit log")

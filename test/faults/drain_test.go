@@ -26,10 +26,10 @@ func grant(w *world, typeName string) {
 		w.t.Fatal(problems)
 	}
 	meta := metav1.ObjectMeta{Name: "test-" + strings.ToLower(typeName)}
-	roles := cp.Client().RbacV1()
-	_, err := roles.ClusterRoles().Create(w.ctx, &rbacv1.ClusterRole{ObjectMeta: meta, Rules: checks.RulesOf(check)}, metav1.CreateOptions{})
+	roles := w.cp.Client().RbacV1()
+	_, err := roles.ClusterRoles().Create(w.ctx(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: checks.RulesOf(check)}, metav1.CreateOptions{})
 	w.must(err)
-	_, err = roles.ClusterRoleBindings().Create(w.ctx, &rbacv1.ClusterRoleBinding{
+	_, err = roles.ClusterRoleBindings().Create(w.ctx(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta.Name},
 		Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: cluster.User}},
 	}, metav1.CreateOptions{})
@@ -43,9 +43,9 @@ func grant(w *world, typeName string) {
 // guest runs a pod on the daemon's node that a drain would evict.
 func guest(w *world, name string) {
 	w.t.Helper()
-	_, err := cp.AddPod(w.ctx, "default", name, "n1", map[string]string{"app": name}, nil)
+	_, err := w.cp.AddPod(w.ctx(), "default", name, "n1", map[string]string{"app": name}, nil)
 	w.must(err)
-	w.t.Cleanup(func() { w.must(cp.DeletePod(context.Background(), "default", name)) })
+	w.t.Cleanup(func() { w.must(w.cp.DeletePod(context.Background(), "default", name)) })
 }
 
 // F23: a budget that can never be met left the node cordoned for hours.
@@ -59,8 +59,8 @@ func TestF23BudgetHoldsClosed(t *testing.T) {
 
 	mark := d.Lines()
 	none := intstr.FromInt32(0)
-	budgets := cp.Client().PolicyV1().PodDisruptionBudgets("default")
-	made, err := budgets.Create(w.ctx, &policyv1.PodDisruptionBudget{
+	budgets := w.cp.Client().PolicyV1().PodDisruptionBudgets("default")
+	made, err := budgets.Create(w.ctx(), &policyv1.PodDisruptionBudget{
 		ObjectMeta: metav1.ObjectMeta{Name: "web"},
 		Spec:       policyv1.PodDisruptionBudgetSpec{MaxUnavailable: &none, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
 	}, metav1.CreateOptions{})
@@ -69,7 +69,7 @@ func TestF23BudgetHoldsClosed(t *testing.T) {
 	// Nothing is known of it yet, and nothing is not a permission.
 	w.closedBy(d, mark, "budgets", "Fail", "BudgetNotComputed")
 	made.Status = policyv1.PodDisruptionBudgetStatus{ObservedGeneration: 1, CurrentHealthy: 1, DesiredHealthy: 1, ExpectedPods: 1}
-	_, err = budgets.UpdateStatus(w.ctx, made, metav1.UpdateOptions{})
+	_, err = budgets.UpdateStatus(w.ctx(), made, metav1.UpdateOptions{})
 	w.must(err)
 	step := w.closedBy(d, mark, "budgets", "Fail", "BudgetNeverMet")
 	if !strings.Contains(step.Message, "default/web (maxUnavailable 0) wants 1 of 1 pod healthy, and so allows no eviction: no controller (web)") {
@@ -77,7 +77,7 @@ func TestF23BudgetHoldsClosed(t *testing.T) {
 	}
 
 	mark = d.Lines()
-	w.must(budgets.Delete(w.ctx, "web", metav1.DeleteOptions{}))
+	w.must(budgets.Delete(w.ctx(), "web", metav1.DeleteOptions{}))
 	w.open(d, mark)
 }
 
@@ -90,11 +90,11 @@ func TestF31NoRoomHoldsClosed(t *testing.T) {
 	w.open(d, 0)
 	mark := d.Lines()
 	for _, n := range w.Nodes[1:] {
-		w.must(n.SetTaints(w.ctx, corev1.Taint{Key: "dedicated", Effect: corev1.TaintEffectNoSchedule}))
+		w.must(n.SetTaints(w.ctx(), corev1.Taint{Key: "dedicated", Effect: corev1.TaintEffectNoSchedule}))
 	}
 	w.evaluated(d) // the pods of the harness tolerate every taint
 	for _, n := range w.Nodes[1:] {
-		_, err := cp.Client().CoreV1().Nodes().Patch(w.ctx, n.Name, types.MergePatchType, []byte(`{"status":{"allocatable":{"pods":"1"}}}`), metav1.PatchOptions{}, "status")
+		_, err := w.cp.Client().CoreV1().Nodes().Patch(w.ctx(), n.Name, types.MergePatchType, []byte(`{"status":{"allocatable":{"pods":"1"}}}`), metav1.PatchOptions{}, "status")
 		w.must(err)
 	}
 	step := w.closedBy(d, mark, "room", "Fail", "PodTooLarge")

@@ -20,12 +20,13 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 // fails awaits a daemon that refuses to run, and returns what it said.
 func (w *world) fails(d *daemon.Daemon, status int) string {
 	w.t.Helper()
-	state, err := d.Wait(w.ctx)
+	state, err := d.Wait(suite.Context(w.t, deadline))
 	w.must(err)
 	if state.ExitCode() != status {
 		w.t.Errorf("exit status %s, not %d\n%s", state, status, d.Log())
@@ -55,7 +56,7 @@ func TestF08NoRightToWrite(t *testing.T) {
 			w.must(os.Chmod(filepath.Dir(w.host.Gated), 0o555))
 			user = func(*daemon.Options) {}
 		}
-		config, err := clientcmd.LoadFromFile(kubeconfig)
+		config, err := clientcmd.LoadFromFile(w.kubeconfig)
 		w.must(err)
 		w.must(clientcmdapi.FlattenConfig(config))
 		readable := filepath.Join(w.host.Dir, "kubeconfig")
@@ -123,7 +124,7 @@ func TestF09KilledMeansClosed(t *testing.T) {
 	}
 	// The path stops resolving before the last thread has ended, and with it the
 	// lock of the directory. A kubelet waits for that too.
-	_, err := d.Wait(w.ctx)
+	_, err := d.Wait(suite.Context(w.t, deadline))
 	w.must(err)
 	t.Run("SIGTERM", func(t *testing.T) {
 		w.t = t
@@ -142,7 +143,7 @@ func TestF10HungOrStoppedMeansClosed(t *testing.T) {
 	const maxAge = 3 * time.Second
 	killed := func(w *world, d *daemon.Daemon) {
 		w.t.Helper()
-		state, err := d.Wait(w.ctx)
+		state, err := d.Wait(suite.Context(w.t, deadline))
 		w.must(err)
 		if status, ok := state.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
 			w.t.Errorf("ended with %s, not killed by the kernel's timer", state)
@@ -191,8 +192,8 @@ func TestF11ClosedIsTheFirstAct(t *testing.T) {
 		w := newWorld(t)
 		w.must(w.host.RequireReboot())
 		leave(w)
-		cp.StopAPIServer()
-		defer func() { w.must(cp.StartAPIServer(w.ctx)) }()
+		w.cp.StopAPIServer()
+		defer func() { w.must(w.cp.StartAPIServer(w.ctx())) }()
 		d := w.start(func(o *daemon.Options) { o.Mode = "file" })
 		w.await(d, 0, "its start", func(l daemon.Line) bool { return l.Msg == "the gate starts, closed" })
 		if w.host.Left() {
@@ -298,7 +299,7 @@ func TestF35PersistentDirectory(t *testing.T) {
 	d := w.start(func(o *daemon.Options) { o.Mode = "file" })
 	w.open(d, 0)
 	w.must(d.Signal(syscall.SIGKILL))
-	_, err := d.Wait(w.ctx)
+	_, err := d.Wait(suite.Context(w.t, deadline))
 	w.must(err)
 	if !w.host.Resolves() {
 		t.Fatal("file mode left nothing behind: the test is not about what it says")
@@ -388,7 +389,7 @@ func TestF40ReusedPidDoesNotResolve(t *testing.T) {
 		w.open(d, mark)
 		pid := d.PID()
 		w.must(d.Signal(syscall.SIGKILL))
-		_, err := d.Wait(w.ctx)
+		_, err := d.Wait(suite.Context(w.t, deadline))
 		w.must(err)
 		if !w.host.Left() || w.host.Resolves() {
 			t.Fatalf("left %t, resolves %t", w.host.Left(), w.host.Resolves())
@@ -400,7 +401,7 @@ func TestF40ReusedPidDoesNotResolve(t *testing.T) {
 // reuse runs the daemon's own program, with its threads, under the pid.
 func reuse(w *world, pid int) {
 	w.t.Helper()
-	ctx, cancel := context.WithCancel(w.ctx)
+	ctx, cancel := context.WithCancel(w.ctx())
 	defer cancel()
 	other, err := daemon.NewHost(filepath.Join(w.host.Dir, "other"), w.Nodes[0].BootID(), cluster.BootedAgo)
 	w.must(err)
@@ -414,12 +415,12 @@ func reuse(w *world, pid int) {
 				w.t.Error("the link of the dead gate resolves again")
 			}
 			_ = d.Signal(syscall.SIGKILL)
-			_, err = d.Wait(w.ctx)
+			_, err = d.Wait(suite.Context(w.t, deadline))
 			w.must(err)
 			return
 		}
 		_ = d.Signal(syscall.SIGKILL)
-		_, err = d.Wait(w.ctx)
+		_, err = d.Wait(suite.Context(w.t, deadline))
 		w.must(err)
 	}
 	w.t.Fatalf("pid %d was not given again in 100 attempts", pid)

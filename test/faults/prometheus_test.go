@@ -22,7 +22,7 @@ func group(rules ...string) string {
 
 func (w *world) prometheus(o prometheus.Options) *prometheus.Prometheus {
 	w.t.Helper()
-	p, err := prometheus.Start(w.ctx, o)
+	p, err := prometheus.Start(w.ctx(), o)
 	w.must(err)
 	w.t.Cleanup(p.Stop)
 	return p
@@ -49,7 +49,7 @@ func TestF16OwnAlertsDoNotBlock(t *testing.T) {
 	w.open(d, 0)
 
 	mark := d.Lines()
-	w.must(p.SetRules(w.ctx, group(watchdog, "  - {alert: DiskFull, expr: vector(1), labels: {severity: critical}}\n")))
+	w.must(p.SetRules(w.ctx(), group(watchdog, "  - {alert: DiskFull, expr: vector(1), labels: {severity: critical}}\n")))
 	step := w.closedBy(d, mark, "alerts", "Fail", "AlertsFiring")
 	if !strings.Contains(step.Message, `DiskFull{severity="critical"} for `) {
 		t.Errorf("it names neither the alert nor its age: %s", step.Message)
@@ -90,7 +90,7 @@ func TestF17SilenceProvesNothing(t *testing.T) {
 		d := w.alerting(p.URL(), "")
 		w.open(d, 0)
 		mark := d.Lines()
-		w.must(p.Restart(w.ctx, true))
+		w.must(p.Restart(w.ctx(), true))
 		// At first nothing fires, then it has not fired for long enough.
 		w.closedBy(d, mark, "alerts", "Unknown", "RequiredAlertTooYoung")
 		w.open(d, mark)
@@ -102,7 +102,7 @@ func TestF17SilenceProvesNothing(t *testing.T) {
 		d := w.alerting(p.URL(), "")
 		w.open(d, 0)
 		mark := d.Lines()
-		w.must(p.SetRules(w.ctx, group(watchdog,
+		w.must(p.SetRules(w.ctx(), group(watchdog,
 			"  - {alert: Broken, expr: 'label_replace(vector(1), \"a\", \"x\", \"\", \"\") + on() group_left() (label_replace(vector(1), \"b\", \"y\", \"\", \"\") or vector(1))'}\n")))
 		if step := w.closedBy(d, mark, "alerts", "Unknown", "RulesUnhealthy"); !strings.Contains(step.Message, "test/Broken") {
 			t.Errorf("message: %s", step.Message)

@@ -49,27 +49,27 @@ func asked(o *daemon.Options) {
 // F28: an object changes while the gate is open. F01: its type is removed.
 func TestF28ResourceClosesAnOpenGate(t *testing.T) {
 	w := newWorld(t)
-	w.must(cp.Apply(w.ctx, []byte(widgets+widget+"ok: true\n")))
-	client, err := dynamic.NewForConfig(cp.Config())
+	w.must(w.cp.Apply(w.ctx(), []byte(widgets+widget+"ok: true\n")))
+	client, err := dynamic.NewForConfig(w.cp.Config())
 	w.must(err)
 	w.must(w.host.RequireReboot())
 	d := w.start(asked)
 	w.open(d, 0)
 
 	from := d.Lines()
-	w.must(cp.Apply(w.ctx, []byte(widget+"ok: false\n")))
+	w.must(w.cp.Apply(w.ctx(), []byte(widget+"ok: false\n")))
 	s := w.closedBy(d, from, "widgets", "Fail", "ExpressionFalse")
 	if want := "the expression is false for 1 of 1 object of widgets.example.com: a (ok: false)"; s.Message != want {
 		t.Errorf("got %s, want %s", s.Message, want)
 	}
 
 	from = d.Lines()
-	w.must(cp.Apply(w.ctx, []byte(widget+"ok: true\n")))
+	w.must(w.cp.Apply(w.ctx(), []byte(widget+"ok: true\n")))
 	w.open(d, from)
 
 	from = d.Lines()
 	w.must(client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}).
-		Delete(w.ctx, "widgets.example.com", metav1.DeleteOptions{}))
+		Delete(w.ctx(), "widgets.example.com", metav1.DeleteOptions{}))
 	w.closedBy(d, from, "widgets", "Unknown", "NoSuchResource")
 }
 
@@ -88,8 +88,8 @@ func TestF21ResourceNotServed(t *testing.T) {
 
 	// An API server that cannot be asked is no reason not to start.
 	w.must(w.host.RequireReboot())
-	cp.StopAPIServer()
-	defer func() { w.must(cp.StartAPIServer(w.ctx)) }()
+	w.cp.StopAPIServer()
+	defer func() { w.must(w.cp.StartAPIServer(w.ctx())) }()
 	d := w.start(alone, unserved)
 	w.closedBy(d, 0, "widgets", "Unknown", "Error")
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 const lockAnnotation = "weave.works/kured-node-lock"
@@ -41,9 +42,9 @@ func newRollout(t *testing.T, size int) *rollout {
 func newRolloutWith(t *testing.T, size int, turns string) *rollout {
 	t.Helper()
 	r := &rollout{world: newWorld(t), hosts: make([]*daemon.Host, size), gates: make([]*daemon.Daemon, size), turns: turns}
-	sets := cp.Client().AppsV1().DaemonSets("kube-system")
+	sets := r.cp.Client().AppsV1().DaemonSets("kube-system")
 	labels := map[string]string{"name": "kured"}
-	_, err := sets.Create(r.ctx, &appsv1.DaemonSet{
+	_, err := sets.Create(r.ctx(), &appsv1.DaemonSet{
 		ObjectMeta: metav1.ObjectMeta{Name: "kured"},
 		Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
 			ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "kured", Image: "kured"}}},
@@ -113,7 +114,7 @@ func (r *rollout) alone(allowed int, while time.Duration) {
 
 func (r *rollout) lease() *coordinationv1.Lease {
 	r.t.Helper()
-	lease, err := cp.Client().CoordinationV1().Leases(namespace).Get(r.ctx, turn.LeaseName, metav1.GetOptions{})
+	lease, err := r.cp.Client().CoordinationV1().Leases(namespace).Get(r.ctx(), turn.LeaseName, metav1.GetOptions{})
 	r.must(err)
 	return lease
 }
@@ -135,7 +136,7 @@ func (r *rollout) annotate(key string, value any) {
 	r.t.Helper()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{key: value}}})
 	r.must(err)
-	_, err = cp.Client().CoordinationV1().Leases(namespace).Patch(r.ctx, turn.LeaseName, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = r.cp.Client().CoordinationV1().Leases(namespace).Patch(r.ctx(), turn.LeaseName, types.MergePatchType, patch, metav1.PatchOptions{})
 	r.must(err)
 }
 
@@ -144,7 +145,7 @@ func (r *rollout) lock(value any) {
 	r.t.Helper()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{lockAnnotation: value}}})
 	r.must(err)
-	_, err = cp.Client().AppsV1().DaemonSets("kube-system").Patch(r.ctx, "kured", types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = r.cp.Client().AppsV1().DaemonSets("kube-system").Patch(r.ctx(), "kured", types.MergePatchType, patch, metav1.PatchOptions{})
 	r.must(err)
 }
 
@@ -153,10 +154,10 @@ func (r *rollout) lock(value any) {
 func (r *rollout) reboot(i int) {
 	r.t.Helper()
 	r.must(r.gates[i].Signal(9))
-	_, err := r.gates[i].Wait(r.ctx)
+	_, err := r.gates[i].Wait(suite.Context(r.t, deadline))
 	r.must(err)
 	r.must(r.hosts[i].ClearReboot())
-	id, err := r.Nodes[i].Reboot(r.ctx)
+	id, err := r.Nodes[i].Reboot(r.ctx())
 	r.must(err)
 	r.must(r.hosts[i].Boot(id, time.Second))
 }
@@ -213,9 +214,9 @@ func TestF15DeletedNodeKeepsItsSoak(t *testing.T) {
 	r.startGate(open)
 	r.awaitPhase(turn.PhaseSoaking)
 	r.must(r.gates[open].Signal(9))
-	r.must(r.Nodes[open].Delete(r.ctx))
-	r.must(cp.DeletePod(r.ctx, cluster.CNINamespace, cluster.CNIPod(r.Nodes[open].Name)))
-	r.must(cp.Client().CoordinationV1().Leases(namespace).Delete(r.ctx, r.Nodes[open].Name, metav1.DeleteOptions{}))
+	r.must(r.Nodes[open].Delete(r.ctx()))
+	r.must(r.cp.DeletePod(r.ctx(), cluster.CNINamespace, cluster.CNIPod(r.Nodes[open].Name)))
+	r.must(r.cp.Client().CoordinationV1().Leases(namespace).Delete(r.ctx(), r.Nodes[open].Name, metav1.DeleteOptions{}))
 	r.alone(-1, 3*time.Second)
 	if s := r.turn(); s.Phase != turn.PhaseSoaking {
 		t.Errorf("the turn is %+v", s)
@@ -227,7 +228,7 @@ func TestF26HolderThatDoesNotComeBack(t *testing.T) {
 	r := newRolloutWith(t, 2, "{settle: 2s, grantTimeout: 5s}")
 	open := r.holder()
 	r.must(r.gates[open].Signal(9))
-	_, err := r.Nodes[open].SetReady(r.ctx, corev1.ConditionUnknown, "NodeStatusUnknown", time.Now())
+	_, err := r.Nodes[open].SetReady(r.ctx(), corev1.ConditionUnknown, "NodeStatusUnknown", time.Now())
 	r.must(err)
 	r.alone(-1, 5*time.Second)
 	loud := r.await(r.gates[1-open], 0, "a loud gate", func(l daemon.Line) bool {
@@ -248,7 +249,7 @@ func TestF27DeletedHolder(t *testing.T) {
 	open := r.holder()
 	r.must(r.gates[open].Signal(9))
 	began := time.Now()
-	r.must(r.Nodes[open].Delete(r.ctx))
+	r.must(r.Nodes[open].Delete(r.ctx()))
 	r.awaitPhase(turn.PhaseSoaking)
 	if s := r.turn(); s.RebootedAt.Before(began.Add(-time.Second)) || time.Since(began) < 3*time.Second {
 		t.Errorf("taken over after %s: %+v", time.Since(began), s)
@@ -298,7 +299,7 @@ func TestHold(t *testing.T) {
 func TestOverride(t *testing.T) {
 	r := newRollout(t, 1)
 	open := r.holder()
-	_, err := r.Nodes[3].SetReady(r.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
+	_, err := r.Nodes[3].SetReady(r.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now())
 	r.must(err)
 	r.closedByStep(open, "soak", "Soaking")
 	// There is nothing to ask before the soak is over, if nobody overrides it.
@@ -329,7 +330,7 @@ func TestF36WhatKuredHasSeen(t *testing.T) {
 	r.alone(-1, 5*time.Second) // settle is 2s
 	cordon := func(unschedulable bool) {
 		patch := fmt.Appendf(nil, `{"spec":{"unschedulable":%t}}`, unschedulable)
-		_, err := cp.Client().CoreV1().Nodes().Patch(r.ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+		_, err := r.cp.Client().CoreV1().Nodes().Patch(r.ctx(), name, types.MergePatchType, patch, metav1.PatchOptions{})
 		r.must(err)
 	}
 	cordon(true)
@@ -359,10 +360,10 @@ func TestF38StaleCopy(t *testing.T) {
 			r.poll("a later epoch", func() bool { return r.turn().Epoch > 1 })
 			spoiled := r.lease()
 			spoil(stale, spoiled)
-			leases := cp.Client().CoordinationV1().Leases(namespace)
+			leases := r.cp.Client().CoordinationV1().Leases(namespace)
 			for {
 				spoiled.ResourceVersion = r.lease().ResourceVersion
-				_, err := leases.Update(r.ctx, spoiled, metav1.UpdateOptions{})
+				_, err := leases.Update(r.ctx(), spoiled, metav1.UpdateOptions{})
 				if !apierrors.IsConflict(err) {
 					r.must(err)
 					break
@@ -386,7 +387,7 @@ func TestF38StaleCopy(t *testing.T) {
 // Without its Lease there is no turn.
 func TestNoTurnNoOpening(t *testing.T) {
 	w := newWorld(t)
-	w.must(cp.Client().CoordinationV1().Leases(namespace).Delete(context.Background(), turn.LeaseName, metav1.DeleteOptions{}))
+	w.must(w.cp.Client().CoordinationV1().Leases(namespace).Delete(context.Background(), turn.LeaseName, metav1.DeleteOptions{}))
 	d := w.start()
 	w.must(w.host.RequireReboot())
 	w.await(d, 0, "a closed gate", func(l daemon.Line) bool {
@@ -404,15 +405,15 @@ func TestF101WatchBeginsLongAfterTheLastChange(t *testing.T) {
 	r.holder()
 	version := r.lease().ResourceVersion
 	other := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{GenerateName: "another-"}}
-	_, err := cp.Client().CoordinationV1().Leases("kube-system").Create(r.ctx, other, metav1.CreateOptions{})
+	_, err := r.cp.Client().CoordinationV1().Leases("kube-system").Create(r.ctx(), other, metav1.CreateOptions{})
 	r.must(err)
-	cp.StopAPIServer()
+	r.cp.StopAPIServer()
 	r.poll("a closed gate", func() bool { return !r.hosts[0].Resolves() })
-	r.must(cp.StartAPIServer(r.ctx))
+	r.must(r.cp.StartAPIServer(r.ctx()))
 	r.staysOpen(0, 3*time.Second)
 
 	r.must(r.gates[0].Signal(syscall.SIGKILL))
-	_, err = r.gates[0].Wait(r.ctx)
+	_, err = r.gates[0].Wait(suite.Context(r.t, deadline))
 	r.must(err)
 	r.startGate(0)
 	r.staysOpen(0, 3*time.Second)

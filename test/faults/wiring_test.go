@@ -84,7 +84,7 @@ func TestF07KuredBypassesTheGate(t *testing.T) {
 	kured = w.kured(filepath.Dir(w.host.Gated), "--reboot-sentinel=/mnt/gated-reboot-required", "--reboot-sentinel-command=sh -c true")
 	w.finding(d, mark, wiring.SentinelCommand, "sh -c true", "ERROR")
 
-	cmd, err := daemon.Command(w.ctx, w.options(func(o *daemon.Options) { o.Args = []string{"--once"} }))
+	cmd, err := daemon.Command(w.ctx(), w.options(func(o *daemon.Options) { o.Args = []string{"--once"} }))
 	w.must(err)
 	table, _ := cmd.Output() // its status is that of the steps
 	if !strings.Contains(string(table), "kured:         SentinelCommand: ") {

@@ -22,6 +22,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/daemon"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 const (
@@ -29,61 +30,46 @@ const (
 	deadline  = 3 * time.Minute
 )
 
-var (
+// running is what all tests share: a control plane, and the daemon with the race detector in it.
+type running struct {
 	cp         *controlplane.ControlPlane
 	binary     string
 	kubeconfig string // of the ServiceAccount that is shipped, and nothing more
-)
+}
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
-
-func testMain(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "sentinel-gate-faults-")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		err = setUp(context.Background(), dir)
-	}
-	if cp != nil {
-		defer cp.Stop()
-	}
+var shared = &suite.Shared[*running]{Make: func(ctx context.Context, s *suite.Setup) (*running, error) {
+	var r running
+	dir, err := s.TempDir()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return nil, err
 	}
-	return m.Run()
-}
+	if r.binary, err = daemon.Binary(ctx, dir, true); err != nil {
+		return nil, err
+	}
+	r.cp, err = controlplane.Started(ctx, s, controlplane.Options{Progress: os.Stderr, Audit: true}, func(ctx context.Context, cp *controlplane.ControlPlane) (err error) {
+		r.kubeconfig, err = cluster.Authorize(ctx, cp)
+		return err
+	})
+	return &r, err
+}}
 
-func setUp(ctx context.Context, dir string) (err error) {
-	if err = os.Chmod(dir, 0o755); err != nil { // the daemon may run as another user
-		return err
-	}
-	if binary, err = daemon.Binary(ctx, dir, true); err != nil {
-		return err
-	}
-	if cp, err = controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr, Audit: true}); err != nil {
-		return err
-	}
-	kubeconfig, err = cluster.Authorize(ctx, cp)
-	return err
-}
+func TestMain(m *testing.M) { suite.Main(m, shared) }
 
 // world is a healthy cluster of five nodes with Calico, on the first of which
 // the daemon will run.
 type world struct {
+	*running
 	*cluster.Cluster
 	t    *testing.T
-	ctx  context.Context //nolint:containedctx // the test's
 	host *daemon.Host
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	t.Cleanup(cancel)
-	w := &world{t: t, ctx: ctx}
-	t.Cleanup(func() { (&world{t: t}).must((&cluster.Cluster{CP: cp}).Clear(context.Background())) })
+	w := &world{running: shared.Get(t), t: t}
+	t.Cleanup(func() { w.must((&cluster.Cluster{CP: w.cp}).Clear(context.Background())) })
 	var err error
-	w.Cluster, err = cluster.New(ctx, cp, 5)
+	w.Cluster, err = cluster.New(w.ctx(), w.cp, 5)
 	w.must(err)
 	dir, err := os.MkdirTemp("", "sentinel-gate-host-")
 	w.must(err)
@@ -93,6 +79,9 @@ func newWorld(t *testing.T) *world {
 	w.must(err)
 	return w
 }
+
+// ctx is the test's. What waits has a deadline besides.
+func (w *world) ctx() context.Context { return w.t.Context() }
 
 func (w *world) must(err error) {
 	w.t.Helper()
@@ -104,13 +93,13 @@ func (w *world) must(err error) {
 // record writes the record that the node's gate would have.
 func (w *world) record(n *controlplane.Node, bootedAt time.Time) {
 	w.t.Helper()
-	w.must(w.Record(w.ctx, n, bootedAt))
+	w.must(w.Record(w.ctx(), n, bootedAt))
 }
 
 // readRecord returns the record of a node.
 func (w *world) readRecord(node string) record.Record {
 	w.t.Helper()
-	lease, err := cp.Client().CoordinationV1().Leases(namespace).Get(w.ctx, node, metav1.GetOptions{})
+	lease, err := w.cp.Client().CoordinationV1().Leases(namespace).Get(w.ctx(), node, metav1.GetOptions{})
 	w.must(err)
 	r, err := record.Parse(lease)
 	w.must(err)
@@ -151,7 +140,7 @@ func (w *world) start(change ...func(*daemon.Options)) *daemon.Daemon {
 
 func (w *world) options(change ...func(*daemon.Options)) daemon.Options {
 	o := daemon.Options{
-		Binary: binary, Host: w.host, Node: w.Nodes[0].Name, Namespace: namespace, Kubeconfig: kubeconfig,
+		Binary: w.binary, Host: w.host, Node: w.Nodes[0].Name, Namespace: namespace, Kubeconfig: w.kubeconfig,
 		Checks: pipeline, Settings: quick,
 	}
 	for _, c := range change {
@@ -162,14 +151,14 @@ func (w *world) options(change ...func(*daemon.Options)) daemon.Options {
 
 func (w *world) await(d *daemon.Daemon, from int, what string, wanted func(daemon.Line) bool) daemon.Line {
 	w.t.Helper()
-	l, err := d.Await(w.ctx, from, what, wanted)
+	l, err := d.Await(suite.Context(w.t, deadline), from, what, wanted)
 	w.must(err)
 	return l
 }
 
 func (w *world) poll(what string, f func() bool) {
 	w.t.Helper()
-	if err := controlplane.Poll(w.ctx, func() error {
+	if err := controlplane.Poll(suite.Context(w.t, deadline), func() error {
 		if !f() {
 			return fmt.Errorf("not yet: %s", what)
 		}
@@ -212,7 +201,7 @@ func (w *world) evaluated(d *daemon.Daemon) {
 // metric reads one sample from the daemon, and -1 where there is none.
 func (w *world) metric(d *daemon.Daemon, name string) float64 {
 	w.t.Helper()
-	status, body, err := d.Get(w.ctx, "/metrics")
+	status, body, err := d.Get(w.ctx(), "/metrics")
 	w.must(err)
 	if status != http.StatusOK {
 		w.t.Fatalf("/metrics answered %d", status)
@@ -230,7 +219,7 @@ func (w *world) metric(d *daemon.Daemon, name string) float64 {
 // neverOpens watches the gated sentinel, as fast as it can, until stopped.
 func (w *world) neverOpens() (stop func()) {
 	var opened atomic.Bool
-	ctx, cancel := context.WithCancel(w.ctx)
+	ctx, cancel := context.WithCancel(w.ctx())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -253,6 +242,6 @@ func (w *world) neverOpens() (stop func()) {
 
 func setPod(w *world, name string, change func(*corev1.PodStatus)) {
 	w.t.Helper()
-	_, err := cp.SetPodStatus(w.ctx, cluster.CNINamespace, name, change)
+	_, err := w.cp.SetPodStatus(w.ctx(), cluster.CNINamespace, name, change)
 	w.must(err)
 }

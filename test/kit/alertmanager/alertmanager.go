@@ -34,12 +34,8 @@ type Options struct {
 
 // Alertmanager is a running server. Its methods must not be used concurrently.
 type Alertmanager struct {
-	options    Options
-	dir        string
-	binary     string
-	supervisor string
-	port       int
-	process    *controlplane.Process
+	*controlplane.Server
+	dir string
 }
 
 // Binary builds alertmanager, or finds it built, and returns its path. It has no user interface.
@@ -69,56 +65,41 @@ func Binary(ctx context.Context, progress io.Writer) (string, error) {
 
 // Start returns once Alertmanager is ready. The context bounds the start, not the life, of the server: call Stop.
 func Start(ctx context.Context, options Options) (*Alertmanager, error) {
-	a := &Alertmanager{options: options}
-	var err error
-	if a.binary, err = Binary(ctx, options.Progress); err != nil {
+	binary, err := Binary(ctx, options.Progress)
+	if err != nil {
 		return nil, err
 	}
-	if a.supervisor, err = controlplane.ServerBinary(ctx, options.Progress); err != nil {
+	supervisor, err := controlplane.ServerBinary(ctx, options.Progress)
+	if err != nil {
 		return nil, err
 	}
+	a := &Alertmanager{}
 	if a.dir, err = os.MkdirTemp("", "sentinel-gate-alertmanager-"); err != nil {
 		return nil, fmt.Errorf("starting Alertmanager: %w", err)
+	}
+	a.Server = &controlplane.Server{
+		Name: "Alertmanager", Binary: supervisor, Command: binary, Log: a.path("alertmanager.log"), Ready: "/-/ready", Timeout: startTimeout,
+		Args: func(port int) ([]string, error) {
+			return append([]string{
+				"--config.file=" + a.path("alertmanager.yaml"), "--storage.path=" + a.path("data"),
+				fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port), "--cluster.listen-address=",
+			}, options.Args...), nil
+		},
 	}
 	configuration := "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"
 	if options.InhibitRules != "" {
 		configuration += "inhibit_rules:\n" + options.InhibitRules
 	}
-	if err := os.WriteFile(a.path("alertmanager.yaml"), []byte(configuration), 0o644); err != nil {
-		a.Stop()
-		return nil, fmt.Errorf("starting Alertmanager: %w", err)
+	err = os.WriteFile(a.path("alertmanager.yaml"), []byte(configuration), 0o644)
+	if err == nil {
+		err = a.Server.Start(ctx)
 	}
-	if err := controlplane.RetryPorts(func() error {
-		if a.port, err = controlplane.FreePort(); err != nil {
-			return err
-		}
-		return a.start(ctx)
-	}); err != nil {
+	if err != nil {
 		a.Stop()
 		return nil, fmt.Errorf("starting Alertmanager: %w", err)
 	}
 	return a, nil
 }
-
-func (a *Alertmanager) start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	process, err := controlplane.Supervise(a.supervisor, a.path("alertmanager.log"), a.binary, append([]string{
-		"--config.file=" + a.path("alertmanager.yaml"), "--storage.path=" + a.path("data"),
-		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", a.port), "--cluster.listen-address=",
-	}, a.options.Args...)...)
-	if err != nil {
-		return err
-	}
-	if err := process.AwaitOK(ctx, http.DefaultClient, a.URL()+"/-/ready"); err != nil {
-		return err
-	}
-	a.process = process
-	return nil
-}
-
-// URL is where Alertmanager listens, now and after a restart.
-func (a *Alertmanager) URL() string { return fmt.Sprintf("http://127.0.0.1:%d", a.port) }
 
 // Alert is one that Prometheus would send, and would go on sending.
 type Alert struct {
@@ -184,32 +165,17 @@ func (a *Alertmanager) do(ctx context.Context, doing, method, path string, body 
 // Restart ends Alertmanager in good order and starts it at the same address. It comes back with its silences, and
 // without the alerts that it knew.
 func (a *Alertmanager) Restart(ctx context.Context) error {
-	a.end()
-	if err := a.start(ctx); err != nil {
+	a.End()
+	if err := a.Server.Start(ctx); err != nil {
 		return fmt.Errorf("restarting Alertmanager: %w", err)
 	}
 	return nil
 }
 
-// Pause makes Alertmanager hang: the kernel accepts connections, and nobody answers.
-func (a *Alertmanager) Pause() error { return a.process.Pause() }
-
-// Resume ends a pause.
-func (a *Alertmanager) Resume() error { return a.process.Resume() }
-
 // Stop ends Alertmanager for good, waits for it, and removes its directory.
 func (a *Alertmanager) Stop() {
-	a.end()
+	a.End()
 	_ = os.RemoveAll(a.dir)
-}
-
-func (a *Alertmanager) end() {
-	if a.process != nil {
-		// Paused, it would keep its supervisor waiting.
-		_ = a.process.Resume()
-		a.process.Stop()
-		a.process = nil
-	}
 }
 
 func (a *Alertmanager) path(name string) string { return filepath.Join(a.dir, name) }

@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 func TestAlertmanager(t *testing.T) {
+	suite.NeedsServers(t)
 	ctx := t.Context()
 	a, err := Start(ctx, Options{
 		Progress:     os.Stderr,
@@ -77,6 +79,7 @@ func TestAlertmanager(t *testing.T) {
 }
 
 func TestStartErrorShowsLog(t *testing.T) {
+	suite.NeedsServers(t)
 	_, err := Start(t.Context(), Options{Progress: os.Stderr, InhibitRules: "- nonsense\n"})
 	if err == nil || !strings.Contains(err.Error(), "nonsense") {
 		t.Errorf("got %v", err)

@@ -2,12 +2,16 @@ package build
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 // module writes a nested module with one main package that says what.
@@ -27,6 +31,7 @@ func module(t *testing.T, what string) string {
 }
 
 func TestBuildOnce(t *testing.T) {
+	suite.NeedsServers(t)
 	// The go command's own caches stay where they are: with HOME moved it would compile the standard library again.
 	keepGoCaches(t)
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
@@ -77,6 +82,7 @@ func TestBuildOnce(t *testing.T) {
 }
 
 func TestWithoutHome(t *testing.T) {
+	suite.NeedsServers(t)
 	keepGoCaches(t)
 	t.Setenv("XDG_CACHE_HOME", "")
 	t.Setenv("HOME", "")
@@ -91,6 +97,7 @@ func TestWithoutHome(t *testing.T) {
 }
 
 func TestBuildErrorShowsCompilerOutput(t *testing.T) {
+	suite.NeedsServers(t)
 	keepGoCaches(t)
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	_, err := Target{Title: "nested", Package: ".", Name: "nested"}.build(t.Context(), nil, module(t, "\" + missing + \""))
@@ -104,7 +111,7 @@ func TestRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(root, "test", "build", "build_test.go")); err != nil {
+	if _, err := os.Stat(filepath.Join(root, "test", "kit", "build", "build_test.go")); err != nil {
 		t.Error(err)
 	}
 }
@@ -117,5 +124,61 @@ func keepGoCaches(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv(variable, strings.TrimSpace(string(value)))
+	}
+}
+
+// Of two suites the second finds what the first has built, unless the sources have changed in between; what was built of
+// an earlier commit stays.
+func TestProduct(t *testing.T) {
+	suite.NeedsServers(t)
+	keepGoCaches(t)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	out, sources := t.TempDir(), module(t, "unused")
+	write := func(what string) {
+		t.Helper()
+		main := fmt.Sprintf("package main\n\nfunc main() { print(%q) }\n", what)
+		if err := errors.Join(os.MkdirAll(filepath.Join(sources, "cmd"), 0o755), os.WriteFile(filepath.Join(sources, "cmd", "main.go"), []byte(main), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := func(name, commit string) string {
+		t.Helper()
+		path := filepath.Join(out, name)
+		if err := (Product{Sources: sources, Commit: commit, Package: "./cmd"}).Build(t.Context(), path); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	says := func(path, want string) {
+		t.Helper()
+		if output, err := exec.CommandContext(t.Context(), path).CombinedOutput(); err != nil || string(output) != want {
+			t.Errorf("%s says %q, %v", filepath.Base(path), output, err)
+		}
+	}
+	write("hello")
+	first, second, old := build("first", ""), build("second", ""), build("old", "1234")
+	one, _ := os.Stat(first)
+	if two, _ := os.Stat(second); !os.SameFile(one, two) {
+		t.Error("what was up to date was built again")
+	}
+	write("goodbye")
+	says(build("third", ""), "goodbye")
+	says(first, "hello")
+	says(build("old again", "1234"), "hello")
+	says(old, "hello")
+}
+
+func TestSourcesOfACommit(t *testing.T) {
+	suite.NeedsServers(t)
+	dir := t.TempDir()
+	err := Sources(t.Context(), "0123456789012345678901234567890123456789", dir)
+	if err == nil || !strings.Contains(err.Error(), "git fetch --unshallow") {
+		t.Errorf("a commit that is not there: %v", err)
+	}
+	if err := Sources(t.Context(), "HEAD", dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "cmd", "sentinel-gate", "main.go")); err != nil {
+		t.Error(err)
 	}
 }

@@ -5,11 +5,8 @@ package controlplane
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -57,16 +54,14 @@ type ControlPlane struct {
 	temporary bool
 	binary    string
 	config    *rest.Config
-	port      int
 
 	http    *http.Client
 	client  kubernetes.Interface
 	dynamic dynamic.Interface
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
 
-	etcdURL   string
-	apiserver *Process
-	others    []*Process
+	etcd, apiserver *Server
+	controllers     []*Server
 }
 
 // module is where the version of Kubernetes is pinned, of all but the oldest API server.
@@ -118,6 +113,12 @@ func Start(ctx context.Context, options Options) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
+	apiserver := binary
+	if options.Oldest {
+		if apiserver, err = OldestAPIServerBinary(ctx, options.Progress); err != nil {
+			return nil, err
+		}
+	}
 	// The build is not part of the start.
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -128,6 +129,7 @@ func Start(ctx context.Context, options Options) (*ControlPlane, error) {
 			return nil, fmt.Errorf("starting the control plane: %w", err)
 		}
 	}
+	cp.etcd, cp.apiserver = cp.etcdServer(), cp.apiServer(apiserver)
 	if err := cp.start(ctx); err != nil {
 		cp.Stop()
 		return nil, fmt.Errorf("starting the control plane: %w", err)
@@ -139,19 +141,10 @@ func (cp *ControlPlane) start(ctx context.Context) error {
 	if err := cp.makeCertificates(); err != nil {
 		return err
 	}
-	var err error
-	if err := RetryPorts(func() error { return cp.startEtcd(ctx) }); err != nil {
+	if err := cp.etcd.Start(ctx); err != nil {
 		return err
 	}
-	if err := RetryPorts(func() error {
-		if cp.port, err = FreePort(); err != nil {
-			return err
-		}
-		if err := cp.configure(); err != nil {
-			return err
-		}
-		return cp.StartAPIServer(ctx)
-	}); err != nil {
+	if err := cp.StartAPIServer(ctx); err != nil {
 		return err
 	}
 	for _, namespace := range []string{"default", "kube-system", "kube-node-lease"} {
@@ -165,40 +158,50 @@ func (cp *ControlPlane) start(ctx context.Context) error {
 	return cp.startControllers(ctx)
 }
 
-func (cp *ControlPlane) startEtcd(ctx context.Context) error {
-	client, err := FreePort()
-	if err != nil {
-		return err
+func (cp *ControlPlane) etcdServer() *Server {
+	return &Server{
+		Name: "etcd", Binary: cp.binary, Log: cp.path("etcd.log"), Ready: "/health", Timeout: startTimeout,
+		Args: func(port int) ([]string, error) {
+			peer, err := FreePort()
+			if err != nil {
+				return nil, err
+			}
+			// The data of a member that never listened names its old peer address.
+			if err := os.RemoveAll(cp.path("etcd")); err != nil {
+				return nil, err
+			}
+			client, peerURL := fmt.Sprintf("http://127.0.0.1:%d", port), fmt.Sprintf("http://127.0.0.1:%d", peer)
+			return []string{
+				"etcd", "--name=default", "--data-dir=" + cp.path("etcd"), "--unsafe-no-fsync", "--quota-backend-bytes=4294967296",
+				"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
+				"--listen-peer-urls=" + peerURL, "--initial-advertise-peer-urls=" + peerURL, "--initial-cluster=default=" + peerURL,
+			}, nil
+		},
 	}
-	peer, err := FreePort()
-	if err != nil {
-		return err
-	}
-	cp.etcdURL = fmt.Sprintf("http://127.0.0.1:%d", client)
-	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peer)
-	etcd, err := startServer(cp.binary, cp.path("etcd.log"), "etcd",
-		"--name=default", "--data-dir="+cp.path("etcd"), "--unsafe-no-fsync", "--quota-backend-bytes=4294967296",
-		"--listen-client-urls="+cp.etcdURL, "--advertise-client-urls="+cp.etcdURL,
-		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL, "--initial-cluster=default="+peerURL)
-	if err != nil {
-		return err
-	}
-	if err := etcd.AwaitOK(ctx, http.DefaultClient, cp.etcdURL+"/health"); err != nil {
-		// The data of a member that never listened names its old peer address.
-		return errors.Join(err, os.RemoveAll(cp.path("etcd")))
-	}
-	cp.others = append(cp.others, etcd)
-	return nil
 }
 
-// StartAPIServer starts the API server again after StopAPIServer, on the same port, and returns once it is ready.
-func (cp *ControlPlane) StartAPIServer(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
+// apiServer is below a supervisor, because a paused one could not notice the end of the test itself.
+func (cp *ControlPlane) apiServer(command string) *Server {
+	return &Server{
+		Name: "kube-apiserver", Binary: cp.binary, Command: command, Log: cp.path("kube-apiserver.log"),
+		Scheme: "https", Ready: "/readyz", Timeout: startTimeout,
+		Args: func(port int) ([]string, error) {
+			if cp.config == nil || cp.config.Host != cp.URL() {
+				if err := cp.configure(); err != nil {
+					return nil, err
+				}
+			}
+			cp.apiserver.Client = cp.http
+			return cp.apiServerFlags(port)
+		},
+	}
+}
+
+func (cp *ControlPlane) apiServerFlags(port int) ([]string, error) {
 	flags := []string{
 		"kube-apiserver",
-		"--etcd-servers=" + cp.etcdURL,
-		"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", cp.port),
+		"--etcd-servers=" + cp.etcd.URL(),
+		"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port),
 		"--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16", "--allow-privileged=true",
 		"--tls-cert-file=" + cp.path("server.crt"), "--tls-private-key-file=" + cp.path("server.key"),
 		"--client-ca-file=" + cp.CAFile(),
@@ -215,30 +218,19 @@ func (cp *ControlPlane) StartAPIServer(ctx context.Context) error {
 	if cp.options.Audit {
 		audit, err := cp.auditFlags()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		flags = append(flags, audit...)
 	}
 	flags = append(flags, cp.options.APIServerFlags...)
-	command := cp.binary
 	if cp.options.Oldest {
-		oldest, err := OldestAPIServerBinary(ctx, cp.options.Progress)
-		if err != nil {
-			return err
-		}
-		command, flags = oldest, flags[1:]
+		flags = flags[1:] // a command of its own
 	}
-	// Under a supervisor, because a paused API server could not notice the end of the test itself.
-	apiserver, err := Supervise(cp.binary, cp.path("kube-apiserver.log"), command, flags...)
-	if err != nil {
-		return err
-	}
-	if err := apiserver.AwaitOK(ctx, cp.http, cp.URL()+"/readyz"); err != nil {
-		return err
-	}
-	cp.apiserver = apiserver
-	return nil
+	return flags, nil
 }
+
+// StartAPIServer starts the API server, after StopAPIServer on the same port, and returns once it is ready.
+func (cp *ControlPlane) StartAPIServer(ctx context.Context) error { return cp.apiserver.Start(ctx) }
 
 func (cp *ControlPlane) startControllers(ctx context.Context) error {
 	if cp.options.ControllerManager {
@@ -257,46 +249,37 @@ func (cp *ControlPlane) startControllers(ctx context.Context) error {
 }
 
 func (cp *ControlPlane) startController(ctx context.Context, name string, flags []string) error {
-	return RetryPorts(func() error {
-		port, err := FreePort()
-		if err != nil {
-			return err
-		}
-		kubeconfig := cp.path(name + ".kubeconfig")
-		controller, err := startServer(cp.binary, cp.path(name+".log"), append([]string{
-			name, "--kubeconfig=" + kubeconfig,
-			"--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
-			"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port),
-			"--tls-cert-file=" + cp.path("server.crt"), "--tls-private-key-file=" + cp.path("server.key"),
-			"--leader-elect=false", "--kube-api-qps=500", "--kube-api-burst=1000",
-		}, flags...)...)
-		if err != nil {
-			return err
-		}
-		cp.others = append(cp.others, controller)
-		return controller.AwaitOK(ctx, cp.http, fmt.Sprintf("https://127.0.0.1:%d/healthz", port))
-	})
+	kubeconfig := cp.path(name + ".kubeconfig")
+	controller := &Server{
+		Name: name, Binary: cp.binary, Log: cp.path(name + ".log"), Scheme: "https", Ready: "/healthz", Client: cp.http, Timeout: startTimeout,
+		Args: func(port int) ([]string, error) {
+			return append([]string{
+				name, "--kubeconfig=" + kubeconfig,
+				"--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
+				"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port),
+				"--tls-cert-file=" + cp.path("server.crt"), "--tls-private-key-file=" + cp.path("server.key"),
+				"--leader-elect=false", "--kube-api-qps=500", "--kube-api-burst=1000",
+			}, flags...), nil
+		},
+	}
+	cp.controllers = append(cp.controllers, controller)
+	return controller.Start(ctx)
 }
 
 // Stop ends all processes and waits for them. It removes the directory unless the caller chose it.
 func (cp *ControlPlane) Stop() {
-	cp.StopAPIServer()
-	for _, process := range cp.others {
-		process.Kill()
+	for _, controller := range cp.controllers {
+		controller.Kill()
 	}
-	cp.others = nil
+	cp.StopAPIServer()
+	cp.etcd.Kill()
 	if cp.temporary {
 		_ = os.RemoveAll(cp.dir)
 	}
 }
 
 // StopAPIServer kills the API server, as a crash does: connections are reset, then refused. etcd keeps the data.
-func (cp *ControlPlane) StopAPIServer() {
-	if cp.apiserver != nil {
-		cp.apiserver.Kill()
-		cp.apiserver = nil
-	}
-}
+func (cp *ControlPlane) StopAPIServer() { cp.apiserver.Kill() }
 
 // PauseAPIServer makes the API server hang: the kernel accepts connections, and nobody answers.
 func (cp *ControlPlane) PauseAPIServer() error { return cp.apiserver.Pause() }
@@ -317,7 +300,7 @@ func (cp *ControlPlane) Client() kubernetes.Interface { return cp.client }
 func (cp *ControlPlane) Kubeconfig() string { return cp.path("admin.kubeconfig") }
 
 // URL is where the API server listens, now and after a restart.
-func (cp *ControlPlane) URL() string { return fmt.Sprintf("https://127.0.0.1:%d", cp.port) }
+func (cp *ControlPlane) URL() string { return cp.apiserver.URL() }
 
 // CAFile is the path of the certificate authority that signed the API server's certificate.
 func (cp *ControlPlane) CAFile() string { return cp.path("ca.crt") }
@@ -331,19 +314,3 @@ func (cp *ControlPlane) Kubectl(ctx context.Context, kubeconfig string, args ...
 }
 
 func (cp *ControlPlane) path(name string) string { return filepath.Join(cp.dir, name) }
-
-// FreePort returns a loopback port that nothing listens on, from below the range that the kernel takes clients' ports
-// from. Within it an idle port can be taken by any connection of any process while a server restarts; and a client
-// that keeps dialling a stopped server's port can be given that port as its own, and connect to itself.
-func FreePort() (int, error) {
-	var last error
-	for range 100 {
-		port := 10000 + rand.IntN(20000)
-		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			return port, listener.Close()
-		}
-		last = err
-	}
-	return 0, fmt.Errorf("finding a free port: %w", last)
-}

@@ -18,6 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 const reader = `
@@ -44,6 +46,7 @@ subjects:
 `
 
 func TestControlPlane(t *testing.T) {
+	suite.NeedsServers(t)
 	ctx := t.Context()
 	cp, err := Start(ctx, Options{Progress: os.Stderr, Audit: true})
 	if err != nil {
@@ -258,6 +261,7 @@ func testOutage(t *testing.T, cp *ControlPlane) {
 }
 
 func TestControllers(t *testing.T) {
+	suite.NeedsServers(t)
 	ctx := t.Context()
 	cp, err := Start(ctx, Options{Progress: os.Stderr, ControllerManager: true, Scheduler: true})
 	if err != nil {
@@ -288,6 +292,7 @@ func TestControllers(t *testing.T) {
 }
 
 func TestStartErrorShowsLog(t *testing.T) {
+	suite.NeedsServers(t)
 	_, err := Start(t.Context(), Options{Progress: os.Stderr, APIServerFlags: []string{"--no-such-flag"}})
 	if err == nil || !strings.Contains(err.Error(), "unknown flag: --no-such-flag") {
 		t.Errorf("got %v", err)
@@ -296,6 +301,7 @@ func TestStartErrorShowsLog(t *testing.T) {
 
 // TestNothingOutlivesTheTest runs itself as a test that is killed while its command ignores SIGTERM and is paused.
 func TestNothingOutlivesTheTest(t *testing.T) {
+	suite.NeedsServers(t)
 	binary, err := ServerBinary(t.Context(), os.Stderr)
 	if err != nil {
 		t.Fatal(err)

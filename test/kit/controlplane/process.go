@@ -212,14 +212,3 @@ func (p *Process) failure(doing string, err error) error {
 	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
 	return fmt.Errorf("%s %s: %w; its log ends:\n%s", doing, p.name, err, strings.Join(lines[max(0, len(lines)-15):], "\n"))
 }
-
-// RetryPorts calls start again when another process took the port that FreePort had found free.
-func RetryPorts(start func() error) error {
-	var err error
-	for range 3 {
-		if err = start(); err == nil || !strings.Contains(err.Error(), "address already in use") {
-			break
-		}
-	}
-	return err
-}

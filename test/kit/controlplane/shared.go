@@ -2,37 +2,27 @@ package controlplane
 
 import (
 	"context"
-	"sync"
+
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
-// Shared is one control plane for the tests of a package. It is started by the first test that asks for it, so that the
-// others, and the fuzzer's workers, do without.
-type Shared struct {
-	Options Options
-	// Prepare is done once, when the control plane has started. It may be nil.
-	Prepare func(context.Context, *ControlPlane) error
-
-	once sync.Once
-	cp   *ControlPlane
-	err  error
+// Shared is one control plane for the tests of a package. What prepare does is done once, when it has started; it may
+// be nil.
+func Shared(options Options, prepare func(context.Context, *ControlPlane) error) *suite.Shared[*ControlPlane] {
+	return &suite.Shared[*ControlPlane]{Make: func(ctx context.Context, s *suite.Setup) (*ControlPlane, error) {
+		return Started(ctx, s, options, prepare)
+	}}
 }
 
-// Get returns the control plane, or why there is none.
-func (s *Shared) Get() (*ControlPlane, error) {
-	s.once.Do(func() {
-		ctx := context.Background()
-		if s.cp, s.err = Start(ctx, s.Options); s.err == nil && s.Prepare != nil {
-			s.err = s.Prepare(ctx, s.cp)
-		}
-	})
-	return s.cp, s.err
-}
-
-// Run runs the tests, which are a *testing.M, and stops what they have started. It returns their exit status.
-func (s *Shared) Run(tests interface{ Run() int }) int {
-	status := tests.Run()
-	if s.cp != nil {
-		s.cp.Stop()
+// Started is what a suite does that shares more than a control plane.
+func Started(ctx context.Context, s *suite.Setup, options Options, prepare func(context.Context, *ControlPlane) error) (*ControlPlane, error) {
+	cp, err := Start(ctx, options)
+	if err != nil {
+		return nil, err
 	}
-	return status
+	s.Cleanup(cp.Stop)
+	if prepare == nil {
+		return cp, nil
+	}
+	return cp, prepare(ctx, cp)
 }

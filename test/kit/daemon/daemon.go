@@ -27,17 +27,21 @@ func Binary(ctx context.Context, dir string, race bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "sentinel-gate")
-	args := []string{"build", "-o", path, "-trimpath", "-ldflags=-s -w"} // as make build does
+	return binary(ctx, dir, race, build.Product{Sources: root})
+}
+
+// BinaryOf is Binary for the sources of an earlier commit, which build.Sources has written.
+func BinaryOf(ctx context.Context, dir string, race bool, sources, commit string) (string, error) {
+	return binary(ctx, dir, race, build.Product{Sources: sources, Commit: commit})
+}
+
+func binary(ctx context.Context, dir string, race bool, p build.Product) (string, error) {
+	p.Package, p.Flags = "./cmd/sentinel-gate", []string{"-trimpath", "-ldflags=-s -w"} // as make build does
 	if race {
-		args = []string{"build", "-o", path, "-race"}
+		p.Flags = []string{"-race"}
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/sentinel-gate")...)
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building sentinel-gate: %w\n%s", err, out)
-	}
-	return path, nil
+	path := filepath.Join(dir, "sentinel-gate")
+	return path, p.Build(ctx, path)
 }
 
 // Options say how a daemon is run.

@@ -30,13 +30,14 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
 	"github.com/sentinel-gate/sentinel-gate/test/kit/embedded"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 const namespace = "conformance"
 
-var shared = controlplane.Shared{Prepare: prepare}
+var shared = controlplane.Shared(controlplane.Options{Progress: os.Stderr}, prepare)
 
-func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
+func TestMain(m *testing.M) { suite.Main(m, shared) }
 
 // prepare puts into the real API server what start puts into the embedded one.
 func prepare(ctx context.Context, cp *controlplane.ControlPlane) error {
@@ -97,10 +98,7 @@ func config(t *testing.T, s *embedded.Server) *rest.Config {
 // The embedded API server answers what the gate asks as the real one does: both are asked the same, and what each said is
 // compared line by line, in each form that a client may ask for.
 func TestConformance(t *testing.T) {
-	cp, err := shared.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
+	cp := shared.Get(t)
 	server := start(t)
 	for form, contentType := range map[string]string{"JSON": "application/json", "protobuf": "application/vnd.kubernetes.protobuf"} {
 		t.Run(form, func(t *testing.T) {

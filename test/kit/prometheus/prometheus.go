@@ -37,13 +37,9 @@ type Options struct {
 
 // Prometheus is a running server. Its methods must not be used concurrently.
 type Prometheus struct {
-	options    Options
-	dir        string
-	temporary  bool
-	binary     string
-	supervisor string
-	port       int
-	process    *controlplane.Process
+	*controlplane.Server
+	dir       string
+	temporary bool
 }
 
 // Binary builds prometheus or promtool, or finds it built, and returns its path.
@@ -75,77 +71,62 @@ func Binary(ctx context.Context, progress io.Writer, name string) (string, error
 // Start returns once Prometheus is ready to be queried, which is before its rules have been evaluated. The context
 // bounds the start, not the life, of the server: call Stop.
 func Start(ctx context.Context, options Options) (*Prometheus, error) {
-	p := &Prometheus{options: options, dir: options.Dir}
-	var err error
-	if p.binary, err = Binary(ctx, options.Progress, "prometheus"); err != nil {
+	binary, err := Binary(ctx, options.Progress, "prometheus")
+	if err != nil {
 		return nil, err
 	}
-	if p.supervisor, err = controlplane.ServerBinary(ctx, options.Progress); err != nil {
+	supervisor, err := controlplane.ServerBinary(ctx, options.Progress)
+	if err != nil {
 		return nil, err
 	}
+	p := &Prometheus{dir: options.Dir}
 	if p.dir == "" {
 		p.temporary = true
 		if p.dir, err = os.MkdirTemp("", "sentinel-gate-prometheus-"); err != nil {
 			return nil, fmt.Errorf("starting Prometheus: %w", err)
 		}
 	}
-	if err := p.configure(); err != nil {
-		p.Stop()
-		return nil, fmt.Errorf("starting Prometheus: %w", err)
+	p.Server = &controlplane.Server{
+		Name: "Prometheus", Binary: supervisor, Command: binary, Log: p.path("prometheus.log"), Ready: "/-/ready", Timeout: startTimeout,
+		Args: func(port int) ([]string, error) {
+			return append([]string{
+				"--config.file=" + p.path("prometheus.yaml"), "--storage.tsdb.path=" + p.path("data"),
+				fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port), "--web.enable-lifecycle",
+				// Targets are otherwise first scraped after 5 s.
+				"--scrape.discovery-reload-interval=100ms",
+			}, options.Args...), nil
+		},
 	}
-	if err := controlplane.RetryPorts(func() error {
-		if p.port, err = controlplane.FreePort(); err != nil {
-			return err
-		}
-		return p.start(ctx)
-	}); err != nil {
+	err = p.configure(options)
+	if err == nil {
+		err = p.Server.Start(ctx)
+	}
+	if err != nil {
 		p.Stop()
 		return nil, fmt.Errorf("starting Prometheus: %w", err)
 	}
 	return p, nil
 }
 
-func (p *Prometheus) configure() error {
-	interval := p.options.EvaluationInterval
+func (p *Prometheus) configure(options Options) error {
+	interval := options.EvaluationInterval
 	if interval == 0 {
 		interval = 200 * time.Millisecond
 	}
 	config := fmt.Sprintf("global: {scrape_interval: %[1]dms, scrape_timeout: %[1]dms, evaluation_interval: %[1]dms}\nrule_files: [rules.yaml]\n",
 		interval.Milliseconds())
-	if p.options.ScrapeConfigs != "" {
-		config += "scrape_configs:\n" + p.options.ScrapeConfigs
+	if options.ScrapeConfigs != "" {
+		config += "scrape_configs:\n" + options.ScrapeConfigs
 	}
 	if err := os.WriteFile(p.path("prometheus.yaml"), []byte(config), 0o644); err != nil {
 		return err
 	}
-	return p.writeRules(p.options.Rules)
+	return p.writeRules(options.Rules)
 }
 
 func (p *Prometheus) writeRules(content string) error {
 	return os.WriteFile(p.path("rules.yaml"), []byte(content), 0o644)
 }
-
-func (p *Prometheus) start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	process, err := controlplane.Supervise(p.supervisor, p.path("prometheus.log"), p.binary, append([]string{
-		"--config.file=" + p.path("prometheus.yaml"), "--storage.tsdb.path=" + p.path("data"),
-		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", p.port), "--web.enable-lifecycle",
-		// Targets are otherwise first scraped after 5 s.
-		"--scrape.discovery-reload-interval=100ms",
-	}, p.options.Args...)...)
-	if err != nil {
-		return err
-	}
-	if err := process.AwaitOK(ctx, http.DefaultClient, p.URL()+"/-/ready"); err != nil {
-		return err
-	}
-	p.process = process
-	return nil
-}
-
-// URL is where Prometheus listens, now and after a restart.
-func (p *Prometheus) URL() string { return fmt.Sprintf("http://127.0.0.1:%d", p.port) }
 
 // SetRules replaces the rules file and returns once Prometheus has loaded it. An invalid file is an error, and leaves
 // Prometheus with the rules it had.
@@ -171,47 +152,24 @@ func (p *Prometheus) SetRules(ctx context.Context, content string) error {
 // Restart ends Prometheus in good order and starts it at the same address, with its data or, when wiped, without: as
 // a Prometheus without a volume comes back from a node's reboot.
 func (p *Prometheus) Restart(ctx context.Context, wipe bool) error {
-	p.end()
+	p.End()
 	if wipe {
 		if err := os.RemoveAll(p.path("data")); err != nil {
 			return fmt.Errorf("restarting Prometheus: %w", err)
 		}
 	}
-	if err := p.start(ctx); err != nil {
+	if err := p.Server.Start(ctx); err != nil {
 		return fmt.Errorf("restarting Prometheus: %w", err)
 	}
 	return nil
 }
 
-// Kill ends Prometheus as a crash does, for as long as until Restart.
-func (p *Prometheus) Kill() {
-	if p.process != nil {
-		p.process.Kill()
-		p.process = nil
-	}
-}
-
 // Stop ends Prometheus for good and waits for it. It removes the directory unless the caller chose it.
 func (p *Prometheus) Stop() {
-	p.end()
+	p.End()
 	if p.temporary {
 		_ = os.RemoveAll(p.dir)
 	}
 }
-
-func (p *Prometheus) end() {
-	if p.process != nil {
-		// Paused, it would keep its supervisor waiting.
-		_ = p.Resume()
-		p.process.Stop()
-		p.process = nil
-	}
-}
-
-// Pause makes Prometheus hang: the kernel accepts connections, and nobody answers.
-func (p *Prometheus) Pause() error { return p.process.Pause() }
-
-// Resume ends a pause.
-func (p *Prometheus) Resume() error { return p.process.Resume() }
 
 func (p *Prometheus) path(name string) string { return filepath.Join(p.dir, name) }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sentinel-gate/sentinel-gate/test/kit/controlplane"
+	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
 func rule(alert string) string {
@@ -19,6 +20,7 @@ func rule(alert string) string {
 }
 
 func TestPrometheus(t *testing.T) {
+	suite.NeedsServers(t)
 	ctx := t.Context()
 	p, err := Start(ctx, Options{
 		Progress: os.Stderr,
@@ -75,6 +77,7 @@ func TestPrometheus(t *testing.T) {
 }
 
 func TestStartErrorShowsLog(t *testing.T) {
+	suite.NeedsServers(t)
 	_, err := Start(t.Context(), Options{Progress: os.Stderr, Rules: "groups: nonsense"})
 	if err == nil || !strings.Contains(err.Error(), "rules.yaml") {
 		t.Errorf("got %v", err)
@@ -82,6 +85,7 @@ func TestStartErrorShowsLog(t *testing.T) {
 }
 
 func TestScrape(t *testing.T) {
+	suite.NeedsServers(t)
 	p, err := Start(t.Context(), Options{
 		Progress:           os.Stderr,
 		EvaluationInterval: 500 * time.Millisecond,
