@@ -70,7 +70,7 @@ vet:
 
 .PHONY: golangci
 golangci:
-	$(GO_TOOL) golangci-lint run ./...
+	$(GO_TOOL) golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: bench
 bench: ## measure; prints the table of docs/benchmarks.md (about 45 minutes)

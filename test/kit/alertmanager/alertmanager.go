@@ -92,7 +92,7 @@ func Start(ctx context.Context, options Options) (*Alertmanager, error) {
 	}
 	err = os.WriteFile(a.path("alertmanager.yaml"), []byte(configuration), 0o644)
 	if err == nil {
-		err = a.Server.Start(ctx)
+		err = a.Start(ctx)
 	}
 	if err != nil {
 		a.Stop()
@@ -166,7 +166,7 @@ func (a *Alertmanager) do(ctx context.Context, doing, method, path string, body 
 // without the alerts that it knew.
 func (a *Alertmanager) Restart(ctx context.Context) error {
 	a.End()
-	if err := a.Server.Start(ctx); err != nil {
+	if err := a.Start(ctx); err != nil {
 		return fmt.Errorf("restarting Alertmanager: %w", err)
 	}
 	return nil

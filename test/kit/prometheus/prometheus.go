@@ -99,7 +99,7 @@ func Start(ctx context.Context, options Options) (*Prometheus, error) {
 	}
 	err = p.configure(options)
 	if err == nil {
-		err = p.Server.Start(ctx)
+		err = p.Start(ctx)
 	}
 	if err != nil {
 		p.Stop()
@@ -158,7 +158,7 @@ func (p *Prometheus) Restart(ctx context.Context, wipe bool) error {
 			return fmt.Errorf("restarting Prometheus: %w", err)
 		}
 	}
-	if err := p.Server.Start(ctx); err != nil {
+	if err := p.Start(ctx); err != nil {
 		return fmt.Errorf("restarting Prometheus: %w", err)
 	}
 	return nil
