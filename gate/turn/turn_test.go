@@ -481,7 +481,7 @@ func TestLooksAreShared(t *testing.T) {
 			}
 			rate := 0.0
 			for i := range c.since {
-				waits := &core{config: Config{Node: fmt.Sprint(i), Interval: 30 * time.Second}, state: state, random: func() float64 { return 0.5 }}
+				waits := &core{config: Config{Node: fmt.Sprint(i), Interval: 30 * time.Second}, known: known{state: state}, random: func() float64 { return 0.5 }}
 				rate += float64(waits.config.checkEvery()) / float64(waits.lookPause())
 			}
 			if rate < c.least-0.01 || rate > c.most+0.01 {
@@ -501,7 +501,7 @@ func TestFewList(t *testing.T) {
 		for range rounds {
 			began, draws := noon, make([]time.Duration, waiting)
 			for i := range draws {
-				waits := &core{config: Config{Interval: 30 * time.Second}, state: State{Waiting: waiting}, random: random.Float64, now: noon}
+				waits := &core{config: Config{Interval: 30 * time.Second}, known: known{state: State{Waiting: waiting}}, random: random.Float64, now: noon}
 				waits.drawn()
 				if draws[i] = waits.chooseAt.Sub(began); draws[i] > spread+time.Second {
 					t.Fatalf("it draws %s", draws[i])
