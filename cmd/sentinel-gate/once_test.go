@@ -26,9 +26,9 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/test/kit/suite"
 )
 
-// world is a healthy cluster of three nodes, and a directory that stands in for
+// scene is a healthy cluster of three nodes, and a directory that stands in for
 // the first node's file system.
-type world struct {
+type scene struct {
 	*cluster.Cluster
 	t                       *testing.T
 	ctx                     context.Context //nolint:containedctx // the test's
@@ -38,57 +38,57 @@ type world struct {
 // lastAgo is when n3 booted: nothing has happened in the cluster since.
 const lastAgo = cluster.BootedAgo - 30*time.Minute
 
-func newWorld(t *testing.T) *world {
+func newScene(t *testing.T) *scene {
 	t.Helper()
 	cp := shared.Get(t)
 	ctx := suite.Context(t, time.Minute)
-	w := &world{t: t, ctx: ctx, dir: t.TempDir()}
+	s := &scene{t: t, ctx: ctx, dir: t.TempDir()}
 	var err error
-	w.kubeconfig, err = cluster.Authorize(ctx, cp)
-	w.must(err)
+	s.kubeconfig, err = cluster.Authorize(ctx, cp)
+	s.must(err)
 	t.Cleanup(func() {
 		if err := (&cluster.Cluster{CP: cp}).Clear(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
-	w.Cluster, err = cluster.New(ctx, cp, 3)
-	w.must(err)
-	w.must(w.Record(ctx, w.Nodes[0], time.Now().Add(-cluster.BootedAgo)))
-	w.must(w.Record(ctx, w.Nodes[2], time.Now().Add(-lastAgo)))
+	s.Cluster, err = cluster.New(ctx, cp, 3)
+	s.must(err)
+	s.must(s.Record(ctx, s.Nodes[0], time.Now().Add(-cluster.BootedAgo)))
+	s.must(s.Record(ctx, s.Nodes[2], time.Now().Add(-lastAgo)))
 
-	w.must(os.Mkdir(w.gatedDir(), 0o755))
-	w.must(os.Mkdir(w.proc(), 0o755))
-	w.must(os.Symlink("/proc/self", filepath.Join(w.proc(), "self")))
-	w.config = write(t, filepath.Join(w.dir, "config.yaml"), header+fmt.Sprintf(`
+	s.must(os.Mkdir(s.gatedDir(), 0o755))
+	s.must(os.Mkdir(s.proc(), 0o755))
+	s.must(os.Symlink("/proc/self", filepath.Join(s.proc(), "self")))
+	s.config = write(t, filepath.Join(s.dir, "config.yaml"), header+fmt.Sprintf(`
 sentinel: {raw: %s, gated: %s/gated}
 checks:
   - {name: nodes, type: nodesReady}
   - {name: cni, type: podsReady, options: {preset: auto}}
   - {name: soak, type: readySoak}
-`, w.raw(), w.gatedDir()))
-	return w
+`, s.raw(), s.gatedDir()))
+	return s
 }
 
-func (w *world) raw() string      { return filepath.Join(w.dir, "reboot-required") }
-func (w *world) gatedDir() string { return filepath.Join(w.dir, "gate") }
+func (s *scene) raw() string      { return filepath.Join(s.dir, "reboot-required") }
+func (s *scene) gatedDir() string { return filepath.Join(s.dir, "gate") }
 
 // proc is a process table of nobody but the gate.
-func (w *world) proc() string { return filepath.Join(w.dir, "proc") }
+func (s *scene) proc() string { return filepath.Join(s.dir, "proc") }
 
-func (w *world) must(err error) {
-	w.t.Helper()
+func (s *scene) must(err error) {
+	s.t.Helper()
 	if err != nil {
-		w.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 }
 
 // once runs --once on n1.
-func (w *world) once(args ...string) (exit int, stdout, stderr string) {
-	return command(w.ctx, append([]string{"--once", "--config", w.config, "--kubeconfig", w.kubeconfig, "--node-name", "n1", "--namespace", cluster.Namespace, "--host-proc", w.proc()}, args...)...)
+func (s *scene) once(args ...string) (exit int, stdout, stderr string) {
+	return command(s.ctx, append([]string{"--once", "--config", s.config, "--kubeconfig", s.kubeconfig, "--node-name", "n1", "--namespace", cluster.Namespace, "--host-proc", s.proc()}, args...)...)
 }
 
 // normal replaces what differs from run to run: times, durations, the hash.
-func (w *world) normal(text string) string {
+func (s *scene) normal(text string) string {
 	for _, r := range []struct{ expression, by string }{
 		{`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
 		{`configuration [0-9a-f]{12}`, "configuration HASH"},
@@ -96,7 +96,7 @@ func (w *world) normal(text string) string {
 		{`\b49h3\dm\d+s`, "49h30m"},
 		{`\b50h0m\d+s`, "50h"},
 		{`\b\d+s ago`, "0s ago"},
-		{regexp.QuoteMeta(w.dir), "DIR"},
+		{regexp.QuoteMeta(s.dir), "DIR"},
 	} {
 		text = regexp.MustCompile(r.expression).ReplaceAllString(text, r.by)
 	}
@@ -124,10 +124,10 @@ func files(t *testing.T, dir string) string {
 	return regexp.MustCompile(`Atim:\{[^}]*\}`).ReplaceAllString(b.String(), "")
 }
 
-func (w *world) leases() string {
-	w.t.Helper()
-	list, err := w.CP.Client().CoordinationV1().Leases(cluster.Namespace).List(w.ctx, metav1.ListOptions{})
-	w.must(err)
+func (s *scene) leases() string {
+	s.t.Helper()
+	list, err := s.CP.Client().CoordinationV1().Leases(cluster.Namespace).List(s.ctx, metav1.ListOptions{})
+	s.must(err)
 	var b strings.Builder
 	for _, l := range list.Items {
 		fmt.Fprintf(&b, "%s %s\n", l.Name, l.ResourceVersion)
@@ -136,13 +136,13 @@ func (w *world) leases() string {
 }
 
 func TestOncePasses(t *testing.T) {
-	w := newWorld(t)
-	exit, stdout, stderr := w.once()
+	s := newScene(t)
+	exit, stdout, stderr := s.once()
 	if exit != 0 {
 		t.Errorf("exit status %d", exit)
 	}
 	wantOutput(t, "stderr", stderr, "")
-	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
+	wantOutput(t, "stdout", s.normal(stdout), `node n1, TIME, configuration HASH
 
 STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
 nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
@@ -161,21 +161,21 @@ turn:          free, epoch 0, since TIME
 // From outside the cluster, before anything is installed in it: what only the node can
 // see is not looked at, what the missing records mean is said, and the rest is judged.
 func TestOnceFromOutside(t *testing.T) {
-	w := newWorld(t)
-	w.must(w.CP.Client().CoordinationV1().Leases(cluster.Namespace).DeleteCollection(w.ctx, *metav1.NewDeleteOptions(0), metav1.ListOptions{}))
-	elsewhere := filepath.Join(w.proc(), "sys/kernel/random")
-	w.must(os.MkdirAll(elsewhere, 0o755))
+	s := newScene(t)
+	s.must(s.CP.Client().CoordinationV1().Leases(cluster.Namespace).DeleteCollection(s.ctx, *metav1.NewDeleteOptions(0), metav1.ListOptions{}))
+	elsewhere := filepath.Join(s.proc(), "sys/kernel/random")
+	s.must(os.MkdirAll(elsewhere, 0o755))
 	write(t, filepath.Join(elsewhere, "boot_id"), "11111111-2222-3333-4444-555555555555\n")
-	before := files(t, w.dir)
-	exit, stdout, stderr := command(w.ctx, "--once", "--config", w.config, "--kubeconfig", w.CP.Kubeconfig(), "--node-name", "n1", "--host-proc", w.proc())
+	before := files(t, s.dir)
+	exit, stdout, stderr := command(s.ctx, "--once", "--config", s.config, "--kubeconfig", s.CP.Kubeconfig(), "--node-name", "n1", "--host-proc", s.proc())
 	if exit != 1 {
 		t.Errorf("exit status %d", exit)
 	}
-	if after := files(t, w.dir); after != before {
+	if after := files(t, s.dir); after != before {
 		t.Errorf("files\nbefore %s\nafter  %s", before, after)
 	}
 	wantOutput(t, "stderr", stderr, "")
-	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
+	wantOutput(t, "stdout", s.normal(stdout), `node n1, TIME, configuration HASH
 
 STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
 nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
@@ -194,21 +194,21 @@ turn:          unknown, so the gate is closed: the turn's Lease sentinel-gate-tu
 }
 
 func TestOnceBlocked(t *testing.T) {
-	w := newWorld(t)
-	write(t, w.raw(), "")
-	write(t, w.raw()+".pkgs", "linux-base\nlibc6\n")
-	_, err := w.Nodes[1].SetReady(w.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now().Add(-lastAgo))
-	w.must(err)
-	w.must(w.CP.DeletePod(w.ctx, cluster.CNINamespace, cluster.CNIPod("n3")))
-	_, err = w.Nodes[2].Reboot(w.ctx)
-	w.must(err)
-	exit, stdout, stderr := w.once()
+	s := newScene(t)
+	write(t, s.raw(), "")
+	write(t, s.raw()+".pkgs", "linux-base\nlibc6\n")
+	_, err := s.Nodes[1].SetReady(s.ctx, corev1.ConditionFalse, "KubeletNotReady", time.Now().Add(-lastAgo))
+	s.must(err)
+	s.must(s.CP.DeletePod(s.ctx, cluster.CNINamespace, cluster.CNIPod("n3")))
+	_, err = s.Nodes[2].Reboot(s.ctx)
+	s.must(err)
+	exit, stdout, stderr := s.once()
 	if exit != 1 {
 		t.Errorf("exit status %d", exit)
 	}
 	// The table has said it all.
 	wantOutput(t, "stderr", stderr, "")
-	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
+	wantOutput(t, "stdout", s.normal(stdout), `node n1, TIME, configuration HASH
 
 STEP   TYPE        VERDICT  REASON             TOOK    MESSAGE
 nodes  nodesReady  FAIL     NodesNotReady      0.000s  1 of 3 nodes is not Ready, and 0 may be: n2 (Ready=False, KubeletNotReady)
@@ -227,28 +227,28 @@ turn:          free, epoch 0, since TIME
 // --once says how the turn stands, what people have written, who is ahead, and
 // whether everybody can be done in time.
 func TestOnceTellsTheTurn(t *testing.T) {
-	w := newWorld(t)
-	leases := w.CP.Client().CoordinationV1().Leases(cluster.Namespace)
+	s := newScene(t)
+	leases := s.CP.Client().CoordinationV1().Leases(cluster.Namespace)
 	annotate := func(name, key, value string) {
 		t.Helper()
-		_, err := leases.Patch(w.ctx, name, types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, key, value), metav1.PatchOptions{})
-		w.must(err)
+		_, err := leases.Patch(s.ctx, name, types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, key, value), metav1.PatchOptions{})
+		s.must(err)
 	}
 	turnOf := func() string {
 		t.Helper()
-		_, stdout, _ := w.once()
-		_, tells, _ := strings.Cut(w.normal(stdout), "turn:          ")
+		_, stdout, _ := s.once()
+		_, tells, _ := strings.Cut(s.normal(stdout), "turn:          ")
 		return tells
 	}
-	f, err := os.OpenFile(w.config, os.O_APPEND|os.O_WRONLY, 0)
-	w.must(err)
+	f, err := os.OpenFile(s.config, os.O_APPEND|os.O_WRONLY, 0)
+	s.must(err)
 	_, err = f.WriteString("turn: {deadline: 2d}\n")
-	w.must(errors.Join(err, f.Close()))
-	_, err = w.Nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
-	w.must(err)
+	s.must(errors.Join(err, f.Close()))
+	_, err = s.Nodes[1].SetReady(s.ctx, corev1.ConditionTrue, "KubeletReady", time.Now())
+	s.must(err)
 
 	now := time.Now()
-	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.PhaseOpen, Holder: "n2", BootID: "b", Since: now, Next: []string{"n2", "n3"}, Waiting: 2}))
+	s.must(s.SetTurn(s.ctx, turn.State{Epoch: 7, Phase: turn.PhaseOpen, Holder: "n2", BootID: "b", Since: now, Next: []string{"n2", "n3"}, Waiting: 2}))
 	for i, node := range []string{"n2", "n3", "n1"} {
 		annotate(node, "sentinel-gate.io/pending-since", now.Add(time.Duration(i)*time.Hour).UTC().Format(time.RFC3339))
 	}
@@ -268,12 +268,12 @@ func TestOnceTellsTheTurn(t *testing.T) {
                this node is held: (no reason given)
                3 nodes wait for a reboot; ahead of this one: n2, n3
 `)
-	_, stdout, _ := w.once()
+	_, stdout, _ := s.once()
 	if !regexp.MustCompile(`(?m)^soak .* FAIL \(overridden\) `).MatchString(stdout) {
 		t.Errorf("the step is not told to be overridden:\n%s", stdout)
 	}
 
-	w.must(w.SetTurn(w.ctx, turn.State{Epoch: 7, Phase: turn.PhaseFree, Since: now}))
+	s.must(s.SetTurn(s.ctx, turn.State{Epoch: 7, Phase: turn.PhaseFree, Since: now}))
 	annotate("n3", "sentinel-gate.io/turn-epoch-seen", "9")
 	wantOutput(t, "turn", turnOf(), `unknown, so the gate is closed: the turn's epoch 7 is older than 9, which n3 has seen: an old copy of the Lease was restored; see docs/turn.md
                free, epoch 7, since TIME
@@ -281,7 +281,7 @@ func TestOnceTellsTheTurn(t *testing.T) {
 	annotate(turn.LeaseName, "sentinel-gate.io/turn-holder", "n1")
 	wantOutput(t, "turn", turnOf(), `unknown, so the gate is closed: the turn (Lease sentinel-gate/sentinel-gate-turn) cannot be read: it was changed by hand: its seal does not fit
 `)
-	w.must(leases.Delete(w.ctx, turn.LeaseName, metav1.DeleteOptions{}))
+	s.must(leases.Delete(s.ctx, turn.LeaseName, metav1.DeleteOptions{}))
 	wantOutput(t, "turn", turnOf(), `unknown, so the gate is closed: the turn's Lease sentinel-gate-turn does not exist: create it as docs/turn.md describes
 `)
 }
@@ -289,15 +289,15 @@ func TestOnceTellsTheTurn(t *testing.T) {
 // A soak knows when it can be over, and the table says so where nothing else
 // holds the gate closed.
 func TestOnceSaysNotBefore(t *testing.T) {
-	w := newWorld(t)
-	w.must(os.Mkdir(w.raw(), 0o755))
-	_, err := w.Nodes[1].SetReady(w.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-time.Second))
-	w.must(err)
-	exit, stdout, _ := w.once()
+	s := newScene(t)
+	s.must(os.Mkdir(s.raw(), 0o755))
+	_, err := s.Nodes[1].SetReady(s.ctx, corev1.ConditionTrue, "KubeletReady", time.Now().Add(-time.Second))
+	s.must(err)
+	exit, stdout, _ := s.once()
 	if exit != 1 {
 		t.Errorf("exit status %d", exit)
 	}
-	wantOutput(t, "stdout", w.normal(stdout), `node n1, TIME, configuration HASH
+	wantOutput(t, "stdout", s.normal(stdout), `node n1, TIME, configuration HASH
 
 STEP   TYPE        VERDICT  REASON      TOOK    MESSAGE
 nodes  nodesReady  PASS     NodesReady  0.000s  all 3 nodes are Ready
@@ -316,20 +316,20 @@ turn:          free, epoch 0, since TIME
 
 // F01: a permission that is missing is a step that cannot decide, by name.
 func TestF01OnceWithoutPermission(t *testing.T) {
-	w := newWorld(t)
-	bindings := w.CP.Client().RbacV1().RoleBindings(cluster.Namespace)
-	w.must(bindings.Delete(w.ctx, "sentinel-gate", metav1.DeleteOptions{}))
-	w.must(controlplane.Poll(w.ctx, func() error {
-		exit, stdout, stderr := w.once()
+	s := newScene(t)
+	bindings := s.CP.Client().RbacV1().RoleBindings(cluster.Namespace)
+	s.must(bindings.Delete(s.ctx, "sentinel-gate", metav1.DeleteOptions{}))
+	s.must(controlplane.Poll(s.ctx, func() error {
+		exit, stdout, stderr := s.once()
 		const says = `soak   readySoak   UNKNOWN  Error       0.000s  listing records in namespace sentinel-gate: leases.coordination.k8s.io is forbidden: User "system:serviceaccount:sentinel-gate:sentinel-gate" cannot list resource "leases" in API group "coordination.k8s.io" in the namespace "sentinel-gate"` + "\n"
-		if exit != 1 || stderr != "" || !strings.Contains(w.normal(stdout), says) {
-			return fmt.Errorf("exit status %d, stderr %q, and\n%s\nwithout\n%s", exit, stderr, w.normal(stdout), says)
+		if exit != 1 || stderr != "" || !strings.Contains(s.normal(stdout), says) {
+			return fmt.Errorf("exit status %d, stderr %q, and\n%s\nwithout\n%s", exit, stderr, s.normal(stdout), says)
 		}
 		return nil
 	}))
-	w.must(cluster.Grant(w.ctx, w.CP))
-	w.must(controlplane.Poll(w.ctx, func() error {
-		if exit, stdout, _ := w.once(); exit != 0 {
+	s.must(cluster.Grant(s.ctx, s.CP))
+	s.must(controlplane.Poll(s.ctx, func() error {
+		if exit, stdout, _ := s.once(); exit != 0 {
 			return fmt.Errorf("exit status %d, although the permission is back:\n%s", exit, stdout)
 		}
 		return nil
@@ -338,11 +338,11 @@ func TestF01OnceWithoutPermission(t *testing.T) {
 
 // 2: it cannot be told.
 func TestOnceUnusable(t *testing.T) {
-	w := newWorld(t)
-	good, err := clientcmd.LoadFromFile(w.kubeconfig)
-	w.must(err)
+	s := newScene(t)
+	good, err := clientcmd.LoadFromFile(s.kubeconfig)
+	s.must(err)
 	port, err := controlplane.FreePort()
-	w.must(err)
+	s.must(err)
 
 	elsewhere := good.DeepCopy()
 	elsewhere.Clusters["test"].Server = fmt.Sprintf("https://127.0.0.1:%d", port)
@@ -352,13 +352,13 @@ func TestOnceUnusable(t *testing.T) {
 	distrusting.Clusters["test"].CertificateAuthority = ""
 	for _, c := range []struct{ name, kubeconfig, config, want string }{
 		{
-			"broken configuration", w.kubeconfig, write(t, filepath.Join(w.dir, "broken.yaml"), header+"checks: [{name: a, type: b}]\n"),
+			"broken configuration", s.kubeconfig, write(t, filepath.Join(s.dir, "broken.yaml"), header+"checks: [{name: a, type: b}]\n"),
 			`sentinel-gate: DIR/broken.yaml:
 checks[0] "a": type: unknown type "b": want one of ` + strings.Join(checks.Types(), ", ") + `
 `,
 		},
 		{
-			"resources that are not served", w.kubeconfig, write(t, filepath.Join(w.dir, "unserved.yaml"), header+`checks:
+			"resources that are not served", s.kubeconfig, write(t, filepath.Join(s.dir, "unserved.yaml"), header+`checks:
   - {name: a, type: nodesReady}
   - {name: ceph, type: resource, options: {apiVersion: ceph.rook.io/v1, resource: cephclusters, expression: object.status.ceph.health == "HEALTH_OK"}}
   - {name: sets, type: resource, options: {apiVersion: apps/v1, resource: statefullsets, expression: object.status.replicas == 3}}
@@ -368,73 +368,73 @@ checks[1] "ceph": options.apiVersion: the API server does not serve ceph.rook.io
 checks[2] "sets": options.resource: the API server serves no "statefullsets" in apps/v1: see kubectl api-resources --api-group=apps
 `,
 		},
-		{"unreachable", w.kubeconfigOf(elsewhere), w.config, fmt.Sprintf("sentinel-gate: reaching the API server: Get \"https://127.0.0.1:%d/version\": dial tcp 127.0.0.1:%[1]d: connect: connection refused\n", port)},
-		{"invalid token", w.kubeconfigOf(stranger), w.config, "sentinel-gate: reaching the API server: Unauthorized\n"},
-		{"unknown authority", w.kubeconfigOf(distrusting), w.config, "sentinel-gate: reaching the API server: Get \"" + w.CP.URL() + "/version\": tls: failed to verify certificate: x509: certificate signed by unknown authority\n"},
+		{"unreachable", s.kubeconfigOf(elsewhere), s.config, fmt.Sprintf("sentinel-gate: reaching the API server: Get \"https://127.0.0.1:%d/version\": dial tcp 127.0.0.1:%[1]d: connect: connection refused\n", port)},
+		{"invalid token", s.kubeconfigOf(stranger), s.config, "sentinel-gate: reaching the API server: Unauthorized\n"},
+		{"unknown authority", s.kubeconfigOf(distrusting), s.config, "sentinel-gate: reaching the API server: Get \"" + s.CP.URL() + "/version\": tls: failed to verify certificate: x509: certificate signed by unknown authority\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			before := files(t, w.dir)
-			exit, stdout, stderr := w.once("--kubeconfig", c.kubeconfig, "--config", c.config)
+			before := files(t, s.dir)
+			exit, stdout, stderr := s.once("--kubeconfig", c.kubeconfig, "--config", c.config)
 			if exit != 2 || stdout != "" {
 				t.Errorf("exit status %d, and it printed %q", exit, stdout)
 			}
-			wantOutput(t, "stderr", strings.ReplaceAll(stderr, w.dir, "DIR"), c.want)
-			if after := files(t, w.dir); after != before {
+			wantOutput(t, "stderr", strings.ReplaceAll(stderr, s.dir, "DIR"), c.want)
+			if after := files(t, s.dir); after != before {
 				t.Errorf("it touched a file\nbefore\n%s\nafter\n%s", before, after)
 			}
 		})
 	}
 
 	t.Run("hangs", func(t *testing.T) {
-		w.must(w.CP.PauseAPIServer())
-		defer func() { w.must(w.CP.ResumeAPIServer()) }()
-		config := write(t, filepath.Join(w.dir, "quick.yaml"), header+"timeout: 500ms\n"+nodes)
-		exit, stdout, stderr := w.once("--config", config)
+		s.must(s.CP.PauseAPIServer())
+		defer func() { s.must(s.CP.ResumeAPIServer()) }()
+		config := write(t, filepath.Join(s.dir, "quick.yaml"), header+"timeout: 500ms\n"+nodes)
+		exit, stdout, stderr := s.once("--config", config)
 		if exit != 2 || stdout != "" || !strings.HasPrefix(stderr, "sentinel-gate: reaching the API server: ") {
 			t.Errorf("exit status %d, stdout %q, stderr %q", exit, stdout, stderr)
 		}
 	})
 }
 
-func (w *world) kubeconfigOf(config *clientcmdapi.Config) string {
-	w.t.Helper()
-	path := filepath.Join(w.t.TempDir(), "kubeconfig")
-	w.must(clientcmd.WriteToFile(*config, path))
+func (s *scene) kubeconfigOf(config *clientcmdapi.Config) string {
+	s.t.Helper()
+	path := filepath.Join(s.t.TempDir(), "kubeconfig")
+	s.must(clientcmd.WriteToFile(*config, path))
 	return path
 }
 
 // It may be run beside a running gate, at any time: it touches no file, locks
 // nothing and writes nothing to the cluster, whatever the verdict.
 func TestOnceTouchesNothing(t *testing.T) {
-	w := newWorld(t)
-	write(t, w.raw(), "*** System restart required ***\n")
-	write(t, w.raw()+".pkgs", "linux-base\n")
-	running, err := gate.Claim(filepath.Join(w.gatedDir(), "gated"), gate.ModeFile)
-	w.must(err)
-	defer func() { w.must(running.Release()) }()
-	w.must(running.Prove())
-	w.must(running.Open(time.Minute, func() error { return nil }))
-	w.must(w.CP.Client().CoordinationV1().Leases(cluster.Namespace).Delete(w.ctx, "n1", metav1.DeleteOptions{}))
+	s := newScene(t)
+	write(t, s.raw(), "*** System restart required ***\n")
+	write(t, s.raw()+".pkgs", "linux-base\n")
+	running, err := gate.Claim(filepath.Join(s.gatedDir(), "gated"), gate.ModeFile)
+	s.must(err)
+	defer func() { s.must(running.Release()) }()
+	s.must(running.Prove())
+	s.must(running.Open(time.Minute, func() error { return nil }))
+	s.must(s.CP.Client().CoordinationV1().Leases(cluster.Namespace).Delete(s.ctx, "n1", metav1.DeleteOptions{}))
 
-	beforeFiles, beforeLeases, began := files(t, w.dir), w.leases(), time.Now()
+	beforeFiles, beforeLeases, began := files(t, s.dir), s.leases(), time.Now()
 	if !strings.Contains(beforeFiles, "/gate/gated ") || strings.Contains(beforeLeases, "n1") {
 		t.Fatalf("the gate is not open, or the record is there: the test is not about what it says\n%s%s", beforeFiles, beforeLeases)
 	}
-	exit, stdout, _ := w.once()
+	exit, stdout, _ := s.once()
 	if exit != 1 || !strings.Contains(stdout, "n1 (no record") {
 		t.Errorf("exit status %d, and it printed\n%s", exit, stdout)
 	}
-	if after := files(t, w.dir); after != beforeFiles {
+	if after := files(t, s.dir); after != beforeFiles {
 		t.Errorf("it touched a file\nbefore\n%s\nafter\n%s", beforeFiles, after)
 	}
-	if after := w.leases(); after != beforeLeases {
+	if after := s.leases(); after != beforeLeases {
 		t.Errorf("it wrote a record\nbefore\n%s\nafter\n%s", beforeLeases, after)
 	}
 	if err := running.Inspect(); err != nil {
 		t.Errorf("the running gate's sentinel: %v", err)
 	}
-	events, err := w.CP.Requests(cluster.User, began)
-	w.must(err)
+	events, err := s.CP.Requests(cluster.User, began)
+	s.must(err)
 	lists := map[string]int{}
 	for _, e := range events {
 		if e.Verb != "list" && e.URI != "/version" && !strings.HasSuffix(e.URI, "/leases/"+turn.LeaseName) {

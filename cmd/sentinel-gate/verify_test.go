@@ -8,16 +8,16 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/test/kit/cluster"
 )
 
-func (w *world) verify(config string) (exit int, stdout, stderr string) {
-	exit, stdout, stderr = command(w.ctx, "--verify", "--config", config, "--kubeconfig", w.kubeconfig, "--node-name", "n1", "--namespace", cluster.Namespace, "--host-proc", w.proc())
-	return exit, w.normal(stdout), stderr
+func (s *scene) verify(config string) (exit int, stdout, stderr string) {
+	exit, stdout, stderr = command(s.ctx, "--verify", "--config", config, "--kubeconfig", s.kubeconfig, "--node-name", "n1", "--namespace", cluster.Namespace, "--host-proc", s.proc())
+	return exit, s.normal(stdout), stderr
 }
 
 // What each step looks at, and what would make it fail: the whole of it.
 func TestVerify(t *testing.T) {
-	w := newWorld(t)
-	before := files(t, w.dir)
-	exit, stdout, stderr := w.verify(w.config)
+	s := newScene(t)
+	before := files(t, s.dir)
+	exit, stdout, stderr := s.verify(s.config)
 	const want = `node n1, configuration HASH
 
 nodes (nodesReady)
@@ -55,30 +55,30 @@ all 3 steps can fail
 	if exit != exitOK || stdout != want || stderr != "" {
 		t.Errorf("exit %d, stderr %q\n%s", exit, stderr, stdout)
 	}
-	if after := files(t, w.dir); after != before {
+	if after := files(t, s.dir); after != before {
 		t.Errorf("it touched files:\n%s\n%s", before, after)
 	}
 }
 
 // A step that nothing can make fail is named, and so is one that cannot be asked.
 func TestVerifyVacuous(t *testing.T) {
-	w := newWorld(t)
-	vacuous := write(t, filepath.Join(w.dir, "vacuous.yaml"), header+`
+	s := newScene(t)
+	vacuous := write(t, filepath.Join(s.dir, "vacuous.yaml"), header+`
 checks:
   - {name: never, type: nodesReady, options: {maxNotReady: 3}}
   - {name: nodes, type: nodesReady}
   - {name: elsewhere, type: nodesReady, nodeSelector: no/such=label, options: {maxNotReady: 3}}
 `)
-	exit, stdout, stderr := w.verify(vacuous)
+	exit, stdout, stderr := s.verify(vacuous)
 	if exit != exitBlocked || !strings.HasSuffix(stdout, "\n2 of 3 steps are vacuous: never, elsewhere\n") || strings.Count(stdout, "VACUOUS") != 2 || stderr != "" {
 		t.Errorf("exit %d, stderr %q\n%s", exit, stderr, stdout)
 	}
-	failing := write(t, filepath.Join(w.dir, "failing.yaml"), header+"checks: [{name: four, type: nodesReady, options: {minimum: 4}}]\n")
-	if exit, stdout, _ := w.verify(failing); exit != exitOK || !strings.Contains(stdout, "it does not pass now, and so is seen to be able to fail") {
+	failing := write(t, filepath.Join(s.dir, "failing.yaml"), header+"checks: [{name: four, type: nodesReady, options: {minimum: 4}}]\n")
+	if exit, stdout, _ := s.verify(failing); exit != exitOK || !strings.Contains(stdout, "it does not pass now, and so is seen to be able to fail") {
 		t.Errorf("a step that fails now: exit %d\n%s", exit, stdout)
 	}
-	unread := write(t, filepath.Join(w.dir, "unread.yaml"), header+"checks: [{name: nodes, type: nodesReady}, {name: drain, type: disruptionBudgets}]\n")
-	if exit, stdout, _ := w.verify(unread); exit != exitUnusable || !strings.HasSuffix(stdout, "\n1 of 2 steps cannot be verified: drain\n") {
+	unread := write(t, filepath.Join(s.dir, "unread.yaml"), header+"checks: [{name: nodes, type: nodesReady}, {name: drain, type: disruptionBudgets}]\n")
+	if exit, stdout, _ := s.verify(unread); exit != exitUnusable || !strings.HasSuffix(stdout, "\n1 of 2 steps cannot be verified: drain\n") {
 		t.Errorf("a step that may not read: exit %d\n%s", exit, stdout)
 	}
 }

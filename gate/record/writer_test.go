@@ -44,9 +44,9 @@ func applyRBAC(ctx context.Context, cp *controlplane.ControlPlane) error {
 	return cp.ApplyFile(ctx, "deploy/rbac.yaml")
 }
 
-// world is a node whose record is written through a real API server, with the
+// node is one whose record is written through a real API server, with the
 // token of the ServiceAccount that is shipped.
-type world struct {
+type node struct {
 	t      *testing.T
 	ctx    context.Context //nolint:containedctx // the test's
 	cp     *controlplane.ControlPlane
@@ -74,71 +74,71 @@ func (b *lockedBuffer) String() string {
 	return b.buffer.String()
 }
 
-func newWorld(t *testing.T) *world {
+func newNode(t *testing.T) *node {
 	t.Helper()
 	cp := shared.Get(t)
 	ctx := suite.Context(t, time.Minute)
-	w := &world{t: t, ctx: ctx, cp: cp, node: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), proc: t.TempDir(), began: time.Now()}
+	n := &node{t: t, ctx: ctx, cp: cp, node: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), proc: t.TempDir(), began: time.Now()}
 	path, err := cp.ServiceAccountKubeconfig(ctx, namespace, "sentinel-gate")
-	w.must(err)
-	w.config, err = clientcmd.BuildConfigFromFlags("", path)
-	w.must(err)
-	w.config.UserAgent = t.Name() // by which its requests are told from others
+	n.must(err)
+	n.config, err = clientcmd.BuildConfigFromFlags("", path)
+	n.must(err)
+	n.config.UserAgent = t.Name() // by which its requests are told from others
 	t.Cleanup(func() {
-		err := cp.Client().CoordinationV1().Leases(namespace).Delete(context.Background(), w.node, metav1.DeleteOptions{})
+		err := cp.Client().CoordinationV1().Leases(namespace).Delete(context.Background(), n.node, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			t.Error(err)
 		}
 	})
-	writeProc(t, w.proc, firstBoot, fmt.Sprintf("%.2f 0.00\n", uptime.Seconds()))
-	return w
+	writeProc(t, n.proc, firstBoot, fmt.Sprintf("%.2f 0.00\n", uptime.Seconds()))
+	return n
 }
 
-func (w *world) must(err error) {
-	w.t.Helper()
+func (n *node) must(err error) {
+	n.t.Helper()
 	if err != nil {
-		w.t.Fatal(err)
+		n.t.Fatal(err)
 	}
 }
 
-func (w *world) poll(what string, f func() bool) {
-	w.t.Helper()
-	if err := controlplane.Poll(w.ctx, func() error {
+func (n *node) poll(what string, f func() bool) {
+	n.t.Helper()
+	if err := controlplane.Poll(n.ctx, func() error {
 		if !f() {
 			return errors.New("not yet: " + what)
 		}
 		return nil
 	}); err != nil {
-		w.t.Fatalf("%v\n%s", err, w.log.String())
+		n.t.Fatalf("%v\n%s", err, n.log.String())
 	}
 }
 
 // writer is a gate's writer, and how to stop it as the end of the gate does.
 type writer struct {
 	*Writer
-	w    *world
+	w    *node
 	stop func()
 }
 
-func (w *world) start(wrap ...func(http.RoundTripper) http.RoundTripper) *writer {
-	w.t.Helper()
-	config := rest.CopyConfig(w.config)
+func (n *node) start(wrap ...func(http.RoundTripper) http.RoundTripper) *writer {
+	n.t.Helper()
+	config := rest.CopyConfig(n.config)
 	for _, each := range wrap {
 		config.Wrap(each)
 	}
 	config.Wrap(clock.Transport)
 	client, err := coordinationclient.NewForConfig(config)
-	w.must(err)
-	made, err := NewWriter(client.Leases(namespace), w.node, "hash", w.proc, slog.New(slog.NewJSONHandler(&w.log, nil)))
-	w.must(err)
-	ctx, cancel := context.WithCancel(w.ctx)
+	n.must(err)
+	made, err := NewWriter(client.Leases(namespace), n.node, "hash", n.proc, slog.New(slog.NewJSONHandler(&n.log, nil)))
+	n.must(err)
+	ctx, cancel := context.WithCancel(n.ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		made.Run(ctx)
 	}()
-	out := &writer{Writer: made, w: w, stop: func() { cancel(); <-done }}
-	w.t.Cleanup(out.stop)
+	out := &writer{Writer: made, w: n, stop: func() { cancel(); <-done }}
+	n.t.Cleanup(out.stop)
 	return out
 }
 
@@ -149,38 +149,38 @@ func (o *writer) set(state string, blocking []string, since time.Time) {
 	o.w.poll("the record says "+state, o.Written)
 }
 
-func (w *world) lease() *coordinationv1.Lease {
-	w.t.Helper()
-	l, err := w.cp.Client().CoordinationV1().Leases(namespace).Get(w.ctx, w.node, metav1.GetOptions{})
-	w.must(err)
+func (n *node) lease() *coordinationv1.Lease {
+	n.t.Helper()
+	l, err := n.cp.Client().CoordinationV1().Leases(namespace).Get(n.ctx, n.node, metav1.GetOptions{})
+	n.must(err)
 	return l
 }
 
-func (w *world) record() Record {
-	w.t.Helper()
-	r, err := Parse(w.lease())
-	w.must(err)
+func (n *node) record() Record {
+	n.t.Helper()
+	r, err := Parse(n.lease())
+	n.must(err)
 	return r
 }
 
 // edit changes the Lease as somebody else does.
-func (w *world) edit(change func(*coordinationv1.Lease)) {
-	w.t.Helper()
-	l := w.lease()
+func (n *node) edit(change func(*coordinationv1.Lease)) {
+	n.t.Helper()
+	l := n.lease()
 	change(l)
-	_, err := w.cp.Client().CoordinationV1().Leases(namespace).Update(w.ctx, l, metav1.UpdateOptions{})
-	w.must(err)
+	_, err := n.cp.Client().CoordinationV1().Leases(namespace).Update(n.ctx, l, metav1.UpdateOptions{})
+	n.must(err)
 }
 
 // requests are the verbs, and the statuses but 200 and 201, that this test's
 // writers have caused so far.
-func (w *world) requests() string {
-	w.t.Helper()
-	events, err := w.cp.Requests("system:serviceaccount:"+namespace+":sentinel-gate", w.began)
-	w.must(err)
+func (n *node) requests() string {
+	n.t.Helper()
+	events, err := n.cp.Requests("system:serviceaccount:"+namespace+":sentinel-gate", n.began)
+	n.must(err)
 	var words []string
 	for _, e := range events {
-		if e.UserAgent != w.t.Name() {
+		if e.UserAgent != n.t.Name() {
 			continue
 		}
 		word := e.Verb
@@ -192,10 +192,10 @@ func (w *world) requests() string {
 	return strings.Join(words, " ")
 }
 
-func (w *world) wantRequests(want string) {
-	w.t.Helper()
-	if got := w.requests(); got != want {
-		w.t.Errorf("requests: %s\nwant:     %s", got, want)
+func (n *node) wantRequests(want string) {
+	n.t.Helper()
+	if got := n.requests(); got != want {
+		n.t.Errorf("requests: %s\nwant:     %s", got, want)
 	}
 }
 
@@ -224,33 +224,33 @@ func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { ret
 func TestF32BootedAt(t *testing.T) {
 	for name, off := range map[string]time.Duration{"right": time.Nanosecond, "behind": -5 * time.Hour, "ahead": 5 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			n := newNode(t)
 			earliest := time.Now().Add(off - uptime)
-			w.start(shifted(off)).set("Idle", nil, time.Time{})
+			n.start(shifted(off)).set("Idle", nil, time.Time{})
 			latest := time.Now().Add(off - uptime + 2*time.Second)
-			r := w.record()
+			r := n.record()
 			if r.BootedAt.Before(earliest) || r.BootedAt.After(latest) {
 				t.Errorf("booted at %s, which is not between %s and %s", r.BootedAt, earliest, latest)
 			}
-			if r.BootID != firstBoot || r.PreviousBootID != "" || r.State != "Idle" || r.ConfigHash != "hash" || r.Node != w.node {
+			if r.BootID != firstBoot || r.PreviousBootID != "" || r.State != "Idle" || r.ConfigHash != "hash" || r.Node != n.node {
 				t.Errorf("record %+v", r)
 			}
 		})
 	}
 	t.Run("no date", func(t *testing.T) {
-		w := newWorld(t)
-		o := w.start(shifted(0))
+		n := newNode(t)
+		o := n.start(shifted(0))
 		o.Set("Idle", nil, time.Time{})
-		w.poll("a failure", func() bool { return o.Failures() > 0 })
+		n.poll("a failure", func() bool { return o.Failures() > 0 })
 		if o.Written() {
 			t.Error("a record is said to be written, although nobody knows what time it is")
 		}
-		_, err := w.cp.Client().CoordinationV1().Leases(namespace).Get(w.ctx, w.node, metav1.GetOptions{})
+		_, err := n.cp.Client().CoordinationV1().Leases(namespace).Get(n.ctx, n.node, metav1.GetOptions{})
 		if !apierrors.IsNotFound(err) {
 			t.Errorf("a record was written: %v", err)
 		}
-		if !strings.Contains(w.log.String(), "reading the record of node "+w.node+": no answer carried a Date header") {
-			t.Errorf("log: %s", w.log.String())
+		if !strings.Contains(n.log.String(), "reading the record of node "+n.node+": no answer carried a Date header") {
+			t.Errorf("log: %s", n.log.String())
 		}
 	})
 }
@@ -258,18 +258,18 @@ func TestF32BootedAt(t *testing.T) {
 // The boot of a boot id is dated once: a gate that restarts finds it in its
 // record. A new boot id moves the old one to the previous.
 func TestBootIsRecordedOnce(t *testing.T) {
-	w := newWorld(t)
-	first := w.start()
+	n := newNode(t)
+	first := n.start()
 	first.set("Idle", nil, time.Time{})
-	was := w.record()
+	was := n.record()
 	first.stop()
 
 	// As if the clocks had gone apart since, by less than would be a mistake.
-	writeProc(t, w.proc, firstBoot, fmt.Sprintf("%.2f 0.00\n", (uptime-time.Minute).Seconds()))
-	second := w.start()
+	writeProc(t, n.proc, firstBoot, fmt.Sprintf("%.2f 0.00\n", (uptime-time.Minute).Seconds()))
+	second := n.start()
 	second.set("Closed", []string{"cni", "soak"}, time.Now())
 	second.stop()
-	r := w.record()
+	r := n.record()
 	if !r.BootedAt.Equal(was.BootedAt) || r.BootID != firstBoot || r.PreviousBootID != "" {
 		t.Errorf("after a restart of the gate: %+v\nbefore: %+v", r, was)
 	}
@@ -277,20 +277,20 @@ func TestBootIsRecordedOnce(t *testing.T) {
 		t.Errorf("blocking %q", r.Blocking)
 	}
 
-	writeProc(t, w.proc, nextBoot, "60.00 0.00\n")
+	writeProc(t, n.proc, nextBoot, "60.00 0.00\n")
 	earliest := time.Now().Add(-time.Minute)
-	third := w.start()
+	third := n.start()
 	third.set("Idle", nil, time.Time{})
 	third.stop()
-	r = w.record()
+	r = n.record()
 	if r.BootID != nextBoot || r.PreviousBootID != firstBoot || r.BootedAt.Before(earliest) || r.BootedAt.After(time.Now().Add(-58*time.Second)) {
 		t.Errorf("after a reboot: %+v", r)
 	}
 	was = r
 
-	fourth := w.start()
+	fourth := n.start()
 	fourth.set("Closed", nil, time.Now())
-	r = w.record()
+	r = n.record()
 	if r.BootID != nextBoot || r.PreviousBootID != firstBoot || !r.BootedAt.Equal(was.BootedAt) {
 		t.Errorf("after another restart of the gate: %+v\nbefore: %+v", r, was)
 	}
@@ -299,22 +299,22 @@ func TestBootIsRecordedOnce(t *testing.T) {
 // Since when a reboot is pending outlives the gate, and is never made younger;
 // a reboot, or an idle gate, ends it.
 func TestPendingSinceIsKept(t *testing.T) {
-	w := newWorld(t)
+	n := newNode(t)
 	base := time.Now().UTC().Truncate(time.Second)
 	wantSince := func(when string, want time.Time) {
 		t.Helper()
-		if got := w.record().PendingSince; !got.Equal(want) {
+		if got := n.record().PendingSince; !got.Equal(want) {
 			t.Errorf("%s: pending since %s, want %s", when, got, want)
 		}
 	}
-	first := w.start()
+	first := n.start()
 	first.set("Closed", nil, base.Add(-time.Hour))
 	wantSince("pending", base.Add(-time.Hour))
 	first.set("Open", nil, base)
 	wantSince("asked for again", base.Add(-time.Hour))
 	first.stop()
 
-	second := w.start()
+	second := n.start()
 	second.set("Closed", nil, base)
 	wantSince("after a restart", base.Add(-time.Hour))
 	second.set("Closed", []string{"cni"}, base.Add(-2*time.Hour))
@@ -325,8 +325,8 @@ func TestPendingSinceIsKept(t *testing.T) {
 	wantSince("pending anew", base)
 	second.stop()
 
-	writeProc(t, w.proc, nextBoot, "5.00 0.00\n")
-	third := w.start()
+	writeProc(t, n.proc, nextBoot, "5.00 0.00\n")
+	third := n.start()
 	third.set("Closed", nil, base.Add(time.Minute))
 	wantSince("pending after a reboot", base.Add(time.Minute))
 }
@@ -334,50 +334,50 @@ func TestPendingSinceIsKept(t *testing.T) {
 // An idle gate costs the API server nothing: only a change is written, and a
 // gate that restarts reads once.
 func TestWritesOnlyWhatChanges(t *testing.T) {
-	w := newWorld(t)
+	n := newNode(t)
 	since := time.Now()
-	first := w.start()
+	first := n.start()
 	first.set("Idle", nil, time.Time{})
-	w.wantRequests("get(404) create")
+	n.wantRequests("get(404) create")
 	first.set("Idle", nil, time.Time{})
 	first.set("Idle", []string{}, time.Time{})
 	first.set("Closed", []string{"soak"}, since)
-	w.wantRequests("get(404) create update")
+	n.wantRequests("get(404) create update")
 	// The raw sentinel is touched within the second that a record can tell.
 	first.set("Closed", []string{"soak"}, since.Truncate(time.Second))
 	first.set("Open", nil, since)
-	w.wantRequests("get(404) create update update")
+	n.wantRequests("get(404) create update update")
 	first.stop()
 
-	second := w.start()
+	second := n.start()
 	second.set("Open", nil, since)
-	w.wantRequests("get(404) create update update get")
+	n.wantRequests("get(404) create update update get")
 	if second.Failures()+first.Failures() != 0 {
-		t.Errorf("failures: %s", w.log.String())
+		t.Errorf("failures: %s", n.log.String())
 	}
 }
 
 // F38: an epoch of the turn that is demanded is in the record when RecordEpoch
 // returns, and is no reason to write otherwise.
 func TestF38EpochIsRecorded(t *testing.T) {
-	w := newWorld(t)
-	first := w.start()
+	n := newNode(t)
+	first := n.start()
 	first.set("Idle", nil, time.Time{})
 	first.SetTurnEpoch(3)
-	w.must(first.RecordEpoch(w.ctx, 5))
-	if got := w.record().TurnEpoch; got != 5 {
+	n.must(first.RecordEpoch(n.ctx, 5))
+	if got := n.record().TurnEpoch; got != 5 {
 		t.Errorf("the record tells of epoch %d", got)
 	}
-	w.must(first.RecordEpoch(w.ctx, 4))
-	w.wantRequests("get(404) create update")
+	n.must(first.RecordEpoch(n.ctx, 4))
+	n.wantRequests("get(404) create update")
 	first.stop()
 
-	second := w.start()
+	second := n.start()
 	second.set("Idle", nil, time.Time{})
-	w.must(second.RecordEpoch(w.ctx, 5)) // as the first has
-	w.wantRequests("get(404) create update get")
+	n.must(second.RecordEpoch(n.ctx, 5)) // as the first has
+	n.wantRequests("get(404) create update get")
 	second.stop()
-	ctx, cancel := context.WithCancel(w.ctx)
+	ctx, cancel := context.WithCancel(n.ctx)
 	cancel()
 	if err := second.RecordEpoch(ctx, 6); err == nil || !strings.Contains(err.Error(), "writing the turn's epoch 6 into the record of this node") {
 		t.Errorf("nobody writes, and it returns %v", err)
@@ -386,89 +386,89 @@ func TestF38EpochIsRecorded(t *testing.T) {
 
 // A gate that was restarted has not read its node's labels yet.
 func TestTierIsKept(t *testing.T) {
-	w := newWorld(t)
-	first := w.start()
+	n := newNode(t)
+	first := n.start()
 	first.SetTier(2)
 	first.set("Closed", nil, time.Now())
 	first.stop()
-	second := w.start()
+	second := n.start()
 	second.set("Idle", nil, time.Time{})
-	if got := w.record().Tier; got != 2 {
+	if got := n.record().Tier; got != 2 {
 		t.Errorf("tier %d", got)
 	}
 	second.SetTier(0)
-	w.poll("the tier is written", second.Written)
-	if got := w.record().Tier; got != 0 {
+	n.poll("the tier is written", second.Written)
+	if got := n.record().Tier; got != 0 {
 		t.Errorf("tier %d, and the labels say 0", got)
 	}
 }
 
 // Of many changes at once the last one stands in the end.
 func TestLastSetWins(t *testing.T) {
-	w := newWorld(t)
-	o := w.start()
+	n := newNode(t)
+	o := n.start()
 	var last string
 	for i := range 50 {
 		last = fmt.Sprintf("step-%d", i)
 		o.Set("Closed", []string{last}, time.Time{})
 	}
-	w.poll("the last is written", o.Written)
-	if got := strings.Join(w.record().Blocking, ","); got != last {
+	n.poll("the last is written", o.Written)
+	if got := strings.Join(n.record().Blocking, ","); got != last {
 		t.Errorf("the record says %s, and the last was %s", got, last)
 	}
 }
 
 // Somebody else has changed the Lease in between: theirs stays, ours is added.
 func TestConflictIsRetried(t *testing.T) {
-	w := newWorld(t)
-	o := w.start()
+	n := newNode(t)
+	o := n.start()
 	o.set("Idle", nil, time.Time{})
-	w.edit(func(l *coordinationv1.Lease) { l.Annotations["sentinel-gate.io/hold"] = "by hand" })
+	n.edit(func(l *coordinationv1.Lease) { l.Annotations["sentinel-gate.io/hold"] = "by hand" })
 	o.set("Closed", []string{"cni"}, time.Now())
-	l := w.lease()
+	l := n.lease()
 	if l.Annotations["sentinel-gate.io/hold"] != "by hand" || l.Annotations[state] != "Closed" {
 		t.Errorf("annotations %v", l.Annotations)
 	}
 	if o.Failures() != 1 {
 		t.Errorf("%d failures", o.Failures())
 	}
-	w.wantRequests("get(404) create update(409) get update")
+	n.wantRequests("get(404) create update(409) get update")
 }
 
 // The permission goes and comes back: nothing is given up meanwhile.
 func TestForbiddenRecovers(t *testing.T) {
-	w := newWorld(t)
-	o := w.start()
+	n := newNode(t)
+	o := n.start()
 	o.set("Idle", nil, time.Time{})
-	bindings := w.cp.Client().RbacV1().RoleBindings(namespace)
-	w.must(bindings.Delete(w.ctx, "sentinel-gate", metav1.DeleteOptions{}))
+	bindings := n.cp.Client().RbacV1().RoleBindings(namespace)
+	n.must(bindings.Delete(n.ctx, "sentinel-gate", metav1.DeleteOptions{}))
 	t.Cleanup(func() {
-		if err := applyRBAC(context.Background(), w.cp); err != nil {
+		if err := applyRBAC(context.Background(), n.cp); err != nil {
 			t.Error(err)
 		}
 	})
-	probe, err := coordinationclient.NewForConfig(w.config)
-	w.must(err)
-	w.poll("the permission is gone", func() bool {
-		_, err := probe.Leases(namespace).Get(w.ctx, w.node, metav1.GetOptions{})
+	probe, err := coordinationclient.NewForConfig(n.config)
+	n.must(err)
+	n.poll("the permission is gone", func() bool {
+		_, err := probe.Leases(namespace).Get(n.ctx, n.node, metav1.GetOptions{})
 		return apierrors.IsForbidden(err)
 	})
 	o.Set("Closed", []string{"cni"}, time.Now())
-	w.poll("two failures", func() bool { return o.Failures() >= 2 })
+	n.poll("two failures", func() bool { return o.Failures() >= 2 })
 	if o.Written() {
 		t.Error("what was refused is said to be written")
 	}
-	if r := w.record(); r.State != "Idle" {
+	if r := n.record(); r.State != "Idle" {
 		t.Errorf("the record says %s", r.State)
 	}
-	for _, says := range []string{"the node's record could not be written", "of node " + w.node + ": ", "forbidden", `"level":"WARN"`} {
-		if !strings.Contains(w.log.String(), says) {
-			t.Errorf("the log does not say %q: %s", says, w.log.String())
+	for _, says := range []string{"the node's record could not be written", "of node " + n.node + ": ", "forbidden", `"level":"WARN"`} {
+		if !strings.Contains(n.log.String(), says) {
+			t.Errorf("the log does not say %q: %s", says, n.log.String())
 		}
 	}
-	w.must(applyRBAC(w.ctx, w.cp))
-	w.poll("the record is written", o.Written)
-	if r := w.record(); r.State != "Closed" {
+	n.must(applyRBAC(n.ctx, n.cp))
+	n.poll("the record is written", o.Written)
+	if r := n.record(); r.State != "Closed" {
 		t.Errorf("the record says %s", r.State)
 	}
 	failures := o.Failures()
@@ -481,17 +481,17 @@ func TestForbiddenRecovers(t *testing.T) {
 // F15: the Lease is deleted under the writer. What it knew of this boot, and of
 // the one before, is in the next one.
 func TestF15DeletedRecordIsMadeAgain(t *testing.T) {
-	w := newWorld(t)
-	first := w.start()
+	n := newNode(t)
+	first := n.start()
 	first.set("Idle", nil, time.Time{})
 	first.stop()
-	writeProc(t, w.proc, nextBoot, "60.00 0.00\n")
-	second := w.start()
+	writeProc(t, n.proc, nextBoot, "60.00 0.00\n")
+	second := n.start()
 	second.set("Idle", nil, time.Time{})
-	was := w.record()
-	w.must(w.cp.Client().CoordinationV1().Leases(namespace).Delete(w.ctx, w.node, metav1.DeleteOptions{}))
+	was := n.record()
+	n.must(n.cp.Client().CoordinationV1().Leases(namespace).Delete(n.ctx, n.node, metav1.DeleteOptions{}))
 	second.set("Closed", nil, time.Now())
-	r := w.record()
+	r := n.record()
 	if r.BootID != nextBoot || r.PreviousBootID != firstBoot || !r.BootedAt.Equal(was.BootedAt) || r.State != "Closed" {
 		t.Errorf("after the deletion: %+v\nbefore: %+v", r, was)
 	}
@@ -514,17 +514,17 @@ func TestSpoiltRecordIsRepaired(t *testing.T) {
 		{"no label", func(l *coordinationv1.Lease) { l.Labels = nil }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
-			first := w.start()
+			n := newNode(t)
+			first := n.start()
 			first.set("Idle", nil, time.Time{})
-			was := w.record()
+			was := n.record()
 			first.stop()
-			w.edit(c.spoil)
-			w.start().set("Idle", nil, time.Time{})
-			if w.lease().Labels[Label] != "true" {
-				t.Errorf("the label is gone: %v", w.lease().Labels)
+			n.edit(c.spoil)
+			n.start().set("Idle", nil, time.Time{})
+			if n.lease().Labels[Label] != "true" {
+				t.Errorf("the label is gone: %v", n.lease().Labels)
 			}
-			r := w.record()
+			r := n.record()
 			if off := r.BootedAt.Sub(was.BootedAt); off.Abs() > time.Minute || r.BootID != firstBoot || r.State != "Idle" || !r.PendingSince.IsZero() {
 				t.Errorf("it became %+v\nand was   %+v", r, was)
 			}

@@ -23,45 +23,45 @@ func TestChaos(t *testing.T) {
 	t.Logf("to repeat: go test ./test/chaos -run TestChaos -args -seed %d -daemons %d -reboots %d", *seed, *daemons, *reboots)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	w := newWorld(ctx, t, *daemons, quick, cancel)
-	stop := w.live(ctx, *seed, true)
+	f := newFleet(ctx, t, *daemons, quick, cancel)
+	stop := f.live(ctx, *seed, true)
 	defer stop()
 
-	c := &chaos{world: w}
+	c := &chaos{fleet: f}
 	tormented, end := context.WithCancel(ctx)
 	go func() {
 		defer end()
-		w.reach(tormented, 5*time.Minute, func() bool { return w.reboots >= *reboots })
+		f.reach(tormented, 5*time.Minute, func() bool { return f.reboots >= *reboots })
 	}()
 	c.run(tormented, ctx, rand.New(rand.NewPCG(*seed, 0))) //nolint:gosec // to be repeated
-	w.mu.Lock()
-	w.quiet = true
-	w.noted("the faults end")
-	w.mu.Unlock()
-	done := w.reach(ctx, 3*time.Minute, func() bool { return w.open == nil && len(w.acting) == 0 && w.nobodyWaits() })
+	f.mu.Lock()
+	f.quiet = true
+	f.noted("the faults end")
+	f.mu.Unlock()
+	done := f.reach(ctx, 3*time.Minute, func() bool { return f.open == nil && len(f.acting) == 0 && f.nobodyWaits() })
 	stop()
 
-	w.mu.Lock()
-	if !done && w.violation == "" {
-		w.violation = "not everybody who waits got a turn"
+	f.mu.Lock()
+	if !done && f.violation == "" {
+		f.violation = "not everybody who waits got a turn"
 	}
-	violation := w.violation
-	long := time.Since(w.began)
+	violation := f.violation
+	long := time.Since(f.began)
 	t.Logf("seed %d: %d reboots, %d openings, and %d looks at %d gated paths in %s (%s each); from the end of a soak to the next open gate, among the faults: %s",
-		*seed, w.reboots, w.opened, w.passes, len(w.members), long.Round(time.Second), (long / time.Duration(max(w.passes, 1))).Round(time.Microsecond), spreadOf(w.gaps))
-	w.mu.Unlock()
+		*seed, f.reboots, f.opened, f.passes, len(f.members), long.Round(time.Second), (long / time.Duration(max(f.passes, 1))).Round(time.Microsecond), spreadOf(f.gaps))
+	f.mu.Unlock()
 	if violation != "" {
-		w.report()
+		f.report()
 		t.Fatalf("seed %d: %s", *seed, violation)
 	}
 }
 
 // live starts all nodes, their kureds if they have them, and whoever watches
 // them; stop ends them.
-func (w *world) live(ctx context.Context, seed uint64, kureds bool) (stop func()) {
+func (f *fleet) live(ctx context.Context, seed uint64, kureds bool) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
-	for i, m := range w.members {
+	for i, m := range f.members {
 		rng := func(of uint64) *rand.Rand {
 			return rand.New(rand.NewPCG(seed, of*1000+uint64(i))) //nolint:gosec // to be repeated
 		}
@@ -70,32 +70,32 @@ func (w *world) live(ctx context.Context, seed uint64, kureds bool) (stop func()
 			all.Go(func() { (&kured{member: m, rng: rng(2), calm: *figures}).run(ctx) })
 		}
 	}
-	all.Go(func() { w.watch(ctx) })
-	all.Go(func() { w.heartbeats(ctx) })
+	all.Go(func() { f.watch(ctx) })
+	all.Go(func() { f.heartbeats(ctx) })
 	return sync.OnceFunc(func() { cancel(); all.Wait() })
 }
 
 // nobodyWaits reports whether there is no raw sentinel.
-func (w *world) nobodyWaits() bool {
-	return !slices.ContainsFunc(w.members, func(m *member) bool { return m.host.Pending() })
+func (f *fleet) nobodyWaits() bool {
+	return !slices.ContainsFunc(f.members, func(m *member) bool { return m.host.Pending() })
 }
 
 // reach awaits what f says, as long as there is a reboot every so often.
-func (w *world) reach(ctx context.Context, patience time.Duration, f func() bool) bool {
+func (f *fleet) reach(ctx context.Context, patience time.Duration, reached func() bool) bool {
 	reboots, since := 0, time.Now()
 	for {
-		w.mu.Lock()
-		done := f()
-		if w.reboots > reboots {
-			if w.reboots%10 == 0 {
-				w.t.Logf("%d reboots after %s", w.reboots, time.Since(w.began).Round(time.Second))
+		f.mu.Lock()
+		done := reached()
+		if f.reboots > reboots {
+			if f.reboots%10 == 0 {
+				f.t.Logf("%d reboots after %s", f.reboots, time.Since(f.began).Round(time.Second))
 			}
-			reboots, since = w.reboots, time.Now()
+			reboots, since = f.reboots, time.Now()
 		}
 		if !done && time.Since(since) > patience {
-			w.violated("no node was rebooted in %s", patience)
+			f.violated("no node was rebooted in %s", patience)
 		}
-		w.mu.Unlock()
+		f.mu.Unlock()
 		if done {
 			return true
 		}

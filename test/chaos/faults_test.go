@@ -44,7 +44,7 @@ var faults = []fault{
 
 // chaos makes faults.
 type chaos struct {
-	*world
+	*fleet
 	// Of these there is one at a time.
 	server, lease sync.Mutex
 }

@@ -33,21 +33,21 @@ func TestFigures(t *testing.T) {
 	t.Log("\n" + strings.Join(rows, "\n"))
 }
 
-// still is a world without faults.
-func still(t *testing.T, size int, settings string) (context.Context, *world) {
+// still is a fleet without faults.
+func still(t *testing.T, size int, settings string) (context.Context, *fleet) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	w := newWorld(ctx, t, size, settings, cancel)
+	f := newFleet(ctx, t, size, settings, cancel)
 	t.Cleanup(func() {
-		if w.violation != "" {
-			t.Error(w.violation)
+		if f.violation != "" {
+			t.Error(f.violation)
 		}
 		if t.Failed() {
-			w.report()
+			f.report()
 		}
 	})
-	return ctx, w
+	return ctx, f
 }
 
 const patient = "interval: 400ms\nmaxAge: 3s\ntimeout: 1s\nstabilize: 200ms\nturn: {settle: 4s, grantTimeout: 1h}"
@@ -55,17 +55,17 @@ const patient = "interval: 400ms\nmaxAge: 3s\ntimeout: 1s\nstabilize: 200ms\ntur
 // measureHalts returns how long it took from each halt's being sent until no gate
 // was open, and until every daemon knew.
 func measureHalts(t *testing.T) (closed, told []time.Duration) {
-	ctx, w := still(t, 20, patient)
-	for _, m := range w.members {
-		w.must(m.host.RequireReboot())
+	ctx, f := still(t, 20, patient)
+	for _, m := range f.members {
+		f.must(m.host.RequireReboot())
 	}
-	defer w.live(ctx, 1, false)()
-	c := &chaos{world: w}
+	defer f.live(ctx, 1, false)()
+	c := &chaos{fleet: f}
 	for range 50 {
-		if !w.reach(ctx, time.Minute, func() bool { return w.open != nil }) {
+		if !f.reach(ctx, time.Minute, func() bool { return f.open != nil }) {
 			t.Fatal("no gate opens")
 		}
-		open := w.current()
+		open := f.current()
 		began := time.Now()
 		halted := make(chan error, 1)
 		go func() { halted <- c.annotate(ctx, turn.HaltKey, "for a figure") }()
@@ -74,7 +74,7 @@ func measureHalts(t *testing.T) (closed, told []time.Duration) {
 		}
 		closed = append(closed, time.Since(began))
 		var all sync.WaitGroup
-		for _, m := range w.members {
+		for _, m := range f.members {
 			all.Go(func() {
 				_ = until(ctx, func(ctx context.Context) error {
 					_, metrics, err := m.running().Get(ctx, "/metrics")
@@ -87,18 +87,18 @@ func measureHalts(t *testing.T) (closed, told []time.Duration) {
 		}
 		all.Wait()
 		told = append(told, time.Since(began))
-		w.must(errors.Join(<-halted, c.annotate(ctx, turn.HaltKey, "")))
+		f.must(errors.Join(<-halted, c.annotate(ctx, turn.HaltKey, "")))
 	}
 	return closed, told
 }
 
 func measureGaps(t *testing.T) []time.Duration {
-	ctx, w := still(t, 20, patient)
-	defer w.live(ctx, 1, true)()
-	if !w.reach(ctx, time.Minute, func() bool { return len(w.gaps) >= 20 }) {
+	ctx, f := still(t, 20, patient)
+	defer f.live(ctx, 1, true)()
+	if !f.reach(ctx, time.Minute, func() bool { return len(f.gaps) >= 20 }) {
 		t.Fatal("the rollout came to a halt")
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.gaps
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.gaps
 }

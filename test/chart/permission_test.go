@@ -82,16 +82,16 @@ func TestEveryPermissionIsNeeded(t *testing.T) {
 	ctx := testContext(t)
 	h := installed(t)
 	helmRun(t, h, append([]string{"install", release, chart(t), "--namespace", cluster.Namespace, "--create-namespace"}, values(t, "config: {checks: ["+steps()+"]}")...)...)
-	world, err := cluster.New(ctx, cp(t), 3)
+	nodes, err := cluster.New(ctx, cp(t), 3)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := world.Clear(context.Background()); err != nil {
+		if err := nodes.Clear(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
-	node := world.Nodes[0]
+	node := nodes.Nodes[0]
 	kubeconfig, err := cp(t).PodKubeconfig(ctx, gatePod(ctx, t, node.Name))
 	if err != nil {
 		t.Fatal(err)

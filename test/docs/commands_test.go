@@ -26,7 +26,7 @@ import (
 var withoutGate = []string{"docs/install.md"}
 
 // after says what must hold when the last command of a section was run.
-var after = map[string]func(context.Context, *world) error{
+var after = map[string]func(context.Context, *reader) error{
 	"docs/runbook.md#take-kureds-lock":            lockHeldBy("halted-by-hand"),
 	"docs/runbook.md#release-kureds-lock":         lockHeldBy(""),
 	"docs/runbook.md#take-kureds-pods-away":       pods("kube-system", "name=kured", 0),
@@ -45,9 +45,9 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// runPage runs the commands of a page from its top to its end, in one world.
+// runPage runs the commands of a page from its top to its end, as one reader.
 func runPage(t *testing.T, p page) {
-	ctx, w := testContext(t), newWorld(t)
+	ctx, r := testContext(t), newReader(t)
 	below := ""
 	if filepath.Dir(p.name) == "deploy/node" {
 		below = "deploy/node"
@@ -56,7 +56,7 @@ func runPage(t *testing.T, p page) {
 		return slices.ContainsFunc(p.blocks, func(b block) bool { return b.kind == "sh" && strings.Contains(b.text, word) })
 	}
 	if names("PROMETHEUS") {
-		rules, err := os.ReadFile(filepath.Join(w.dir, "deploy/alerts/rules.yaml"))
+		rules, err := os.ReadFile(filepath.Join(r.dir, "deploy/alerts/rules.yaml"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,34 +65,34 @@ func runPage(t *testing.T, p page) {
 			t.Fatal(err)
 		}
 		t.Cleanup(prom.Stop)
-		w.words["PROMETHEUS"] = prom.URL()
+		r.words["PROMETHEUS"] = prom.URL()
 	}
 	for i, b := range p.blocks {
 		if b.file != "" {
-			file := filepath.Join(w.dir, below, b.file)
+			file := filepath.Join(r.dir, below, b.file)
 			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(file, []byte(w.fill(b.text)), 0o644); err != nil {
+			if err := os.WriteFile(file, []byte(r.fill(b.text)), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if b.kind != "sh" || b.needs == "elsewhere" {
 			continue
 		}
-		if b.needs == "fresh" && w.cp != nil {
-			w.cp.Stop()
-			w.cp = nil
+		if b.needs == "fresh" && r.cp != nil {
+			r.cp.Stop()
+			r.cp = nil
 		}
-		if w.cp == nil && (names("kubectl") || names("helm")) {
-			w.startCluster(t, !slices.Contains(withoutGate, p.name))
+		if r.cp == nil && (names("kubectl") || names("helm")) {
+			r.startCluster(t, !slices.Contains(withoutGate, p.name))
 		}
-		if out, err := w.run(ctx, b, below); err != nil {
-			t.Errorf("%s:%d: %v\n%s\n%s", p.name, b.line, err, w.fill(b.text), out)
+		if out, err := r.run(ctx, b, below); err != nil {
+			t.Errorf("%s:%d: %v\n%s\n%s", p.name, b.line, err, r.fill(b.text), out)
 		}
 		last := !slices.ContainsFunc(p.blocks[i+1:], func(later block) bool { return later.kind == "sh" && later.section == b.section })
 		if check := after[p.name+"#"+b.section]; last && check != nil {
-			if err := check(ctx, w); err != nil {
+			if err := check(ctx, r); err != nil {
 				t.Errorf("%s: after section %q: %v", p.name, b.section, err)
 			}
 		}
@@ -217,12 +217,12 @@ func exampleLog(t *testing.T) string {
 	return log.String()
 }
 
-func pods(namespace, selector string, want int) func(context.Context, *world) error {
-	return func(ctx context.Context, w *world) error {
+func pods(namespace, selector string, want int) func(context.Context, *reader) error {
+	return func(ctx context.Context, r *reader) error {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		return controlplane.Poll(ctx, func() error {
-			pods, err := w.pods(ctx, namespace, selector)
+			pods, err := r.pods(ctx, namespace, selector)
 			if err == nil && len(pods) != want {
 				err = fmt.Errorf("there are %d pods of %s, want %d", len(pods), selector, want)
 			}
@@ -232,9 +232,9 @@ func pods(namespace, selector string, want int) func(context.Context, *world) er
 }
 
 // lockHeldBy reads the annotation as kured does.
-func lockHeldBy(want string) func(context.Context, *world) error {
-	return func(ctx context.Context, w *world) error {
-		ds, err := w.cp.Client().AppsV1().DaemonSets("kube-system").Get(ctx, "kured", metav1.GetOptions{})
+func lockHeldBy(want string) func(context.Context, *reader) error {
+	return func(ctx context.Context, r *reader) error {
+		ds, err := r.cp.Client().AppsV1().DaemonSets("kube-system").Get(ctx, "kured", metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -254,8 +254,8 @@ func lockHeldBy(want string) func(context.Context, *world) error {
 	}
 }
 
-func recordIsGone(ctx context.Context, w *world) error {
-	_, err := w.cp.Client().CoordinationV1().Leases(cluster.Namespace).Get(ctx, w.words["NODE"], metav1.GetOptions{})
+func recordIsGone(ctx context.Context, r *reader) error {
+	_, err := r.cp.Client().CoordinationV1().Leases(cluster.Namespace).Get(ctx, r.words["NODE"], metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
 		return fmt.Errorf("the record is still there: %w", err)
 	}

@@ -126,8 +126,8 @@ type chartOf struct {
 // Manifests of a page are taken by the API server, without a warning. Those of Argo CD and Flux name the chart, and
 // values that it takes.
 func TestManifests(t *testing.T) {
-	ctx, w := testContext(t), newWorld(t)
-	w.startCluster(t, false)
+	ctx, r := testContext(t), newReader(t)
+	r.startCluster(t, false)
 	h, err := helm.New(ctx, t.TempDir(), os.DevNull)
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func TestManifests(t *testing.T) {
 			if b.kind != "yaml" || b.needs != "manifest" {
 				continue
 			}
-			for text := range strings.SplitSeq(w.fill(b.text), "---\n") {
+			for text := range strings.SplitSeq(r.fill(b.text), "---\n") {
 				var object metav1.PartialObjectMetadata
 				if err := yaml.Unmarshal([]byte(text), &object); err != nil {
 					t.Errorf("%s:%d: %v", p.name, b.line, err)
@@ -150,7 +150,7 @@ func TestManifests(t *testing.T) {
 				case "argoproj.io", "source.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io":
 					err = ofOthers(ctx, t, h, []byte(text))
 				default:
-					err = w.takes(ctx, text)
+					err = r.takes(ctx, text)
 				}
 				if err != nil {
 					t.Errorf("%s:%d: %s %s: %v", p.name, b.line, object.Kind, object.Name, err)
@@ -189,8 +189,8 @@ func ofOthers(ctx context.Context, t *testing.T, h *helm.Helm, text []byte) erro
 }
 
 // takes asks the API server whether it would take the object.
-func (w *world) takes(ctx context.Context, text string) error {
-	cmd := w.cp.Kubectl(ctx, w.cp.Kubeconfig(), "apply", "--dry-run=server", "--validate=strict", "-f", "-")
+func (r *reader) takes(ctx context.Context, text string) error {
+	cmd := r.cp.Kubectl(ctx, r.cp.Kubeconfig(), "apply", "--dry-run=server", "--validate=strict", "-f", "-")
 	cmd.Stdin = strings.NewReader(text)
 	out, err := cmd.CombinedOutput()
 	if err == nil && bytes.Contains(out, []byte("Warning")) {

@@ -17,20 +17,20 @@ import (
 const stateOf = "sentinel-gate.io/state"
 
 // records returns what each node's gate wrote of it.
-func (w *world) records(ctx context.Context) ([]coordinationv1.Lease, error) {
-	list, err := w.cp.Client().CoordinationV1().Leases("sentinel-gate").List(ctx, metav1.ListOptions{LabelSelector: record.Label})
+func (c *cluster) records(ctx context.Context) ([]coordinationv1.Lease, error) {
+	list, err := c.cp.Client().CoordinationV1().Leases("sentinel-gate").List(ctx, metav1.ListOptions{LabelSelector: record.Label})
 	if err != nil {
 		return nil, err
 	}
-	if len(list.Items) != len(w.nodes) {
-		return nil, fmt.Errorf("%d of %d nodes have a record", len(list.Items), len(w.nodes))
+	if len(list.Items) != len(c.nodes) {
+		return nil, fmt.Errorf("%d of %d nodes have a record", len(list.Items), len(c.nodes))
 	}
 	return list.Items, nil
 }
 
 // bootedAt returns when each node last booted, by the API server's clock.
-func (w *world) bootedAt(ctx context.Context) (map[string]time.Time, error) {
-	records, err := w.records(ctx)
+func (c *cluster) bootedAt(ctx context.Context) (map[string]time.Time, error) {
+	records, err := c.records(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -45,12 +45,12 @@ func (w *world) bootedAt(ctx context.Context) (map[string]time.Time, error) {
 
 // blocked returns nil if just these steps hold the gate closed that has the turn,
 // and the others wait; "" is for no gate wants to open.
-func (w *world) blocked(ctx context.Context, steps string) error {
-	records, err := w.records(ctx)
+func (c *cluster) blocked(ctx context.Context, steps string) error {
+	records, err := c.records(ctx)
 	if err != nil {
 		return err
 	}
-	lease, err := w.cp.Client().CoordinationV1().Leases("sentinel-gate").Get(ctx, turn.LeaseName, metav1.GetOptions{})
+	lease, err := c.cp.Client().CoordinationV1().Leases("sentinel-gate").Get(ctx, turn.LeaseName, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
@@ -84,8 +84,8 @@ func (w *world) blocked(ctx context.Context, steps string) error {
 }
 
 // oneOpen returns nil if no more than one gate is open.
-func (w *world) oneOpen(ctx context.Context) error {
-	records, err := w.records(ctx)
+func (c *cluster) oneOpen(ctx context.Context) error {
+	records, err := c.records(ctx)
 	var open []string
 	for _, r := range records {
 		if r.Annotations[stateOf] == "Open" {
@@ -99,8 +99,8 @@ func (w *world) oneOpen(ctx context.Context) error {
 }
 
 // noneOpen returns nil if no gate is open.
-func (w *world) noneOpen(ctx context.Context) error {
-	records, err := w.records(ctx)
+func (c *cluster) noneOpen(ctx context.Context) error {
+	records, err := c.records(ctx)
 	for _, r := range records {
 		if r.Annotations[stateOf] == "Open" {
 			err = errors.Join(err, fmt.Errorf("the gate of %s is open", r.Name))
@@ -110,8 +110,8 @@ func (w *world) noneOpen(ctx context.Context) error {
 }
 
 // lockIsFree returns nil if no node holds kured's lock.
-func (w *world) lockIsFree(ctx context.Context) error {
-	set, err := w.cp.Client().AppsV1().DaemonSets("kube-system").Get(ctx, "kured", metav1.GetOptions{})
+func (c *cluster) lockIsFree(ctx context.Context) error {
+	set, err := c.cp.Client().AppsV1().DaemonSets("kube-system").Get(ctx, "kured", metav1.GetOptions{})
 	if err != nil {
 		return err
 	}

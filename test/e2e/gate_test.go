@@ -16,7 +16,7 @@ var confinement = []string{
 }
 
 // confined returns nil if there is one gate on each node, and all are confined.
-func (w *world) confined() error {
+func (c *cluster) confined() error {
 	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return err
@@ -39,16 +39,16 @@ func (w *world) confined() error {
 			}
 		}
 	}
-	if gates != len(w.nodes) {
-		problems = append(problems, fmt.Errorf("%d gates run on %d nodes", gates, len(w.nodes)))
+	if gates != len(c.nodes) {
+		problems = append(problems, fmt.Errorf("%d gates run on %d nodes", gates, len(c.nodes)))
 	}
 	return errors.Join(problems...)
 }
 
 // wired returns nil if every gate has found that its kured looks at it.
-func (w *world) wired() error {
+func (c *cluster) wired() error {
 	var problems []error
-	for _, n := range w.nodes {
+	for _, n := range c.nodes {
 		if !strings.Contains(n.logs("sentinel-gate"), `"wiring":"Wired"`) {
 			problems = append(problems, fmt.Errorf("the gate of %s does not say that kured looks at it", n.name))
 		}

@@ -39,16 +39,16 @@ func renderTo(file, name string, values any) error {
 
 // installGate installs the project's own chart as docs/install.md says: with a
 // file of values. This is the only place that knows how the gate is installed.
-func (w *world) installGate(ctx context.Context, soak time.Duration) error {
+func (c *cluster) installGate(ctx context.Context, soak time.Duration) error {
 	root, err := build.Root()
 	if err != nil {
 		return err
 	}
-	h, err := helm.New(ctx, filepath.Join(w.dir, "helm"), w.cp.Kubeconfig())
+	h, err := helm.New(ctx, filepath.Join(c.dir, "helm"), c.cp.Kubeconfig())
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(w.dir, "values.yaml")
+	file := filepath.Join(c.dir, "values.yaml")
 	if err := renderTo(file, "values.yaml", map[string]string{"GateName": gateName, "PodsName": podsName, "Tag": tag, "Soak": soak.String()}); err != nil {
 		return err
 	}
@@ -56,30 +56,30 @@ func (w *world) installGate(ctx context.Context, soak time.Duration) error {
 		"--namespace", "sentinel-gate", "--create-namespace", "--values", file); err != nil {
 		return fmt.Errorf("installing the gate: %w", err)
 	}
-	return w.awaitDaemonSet(ctx, "sentinel-gate", "sentinel-gate")
+	return c.awaitDaemonSet(ctx, "sentinel-gate", "sentinel-gate")
 }
 
 // installKured points kured at a sentinel, given as a path of the host.
-func (w *world) installKured(ctx context.Context, sentinel string) error {
+func (c *cluster) installKured(ctx context.Context, sentinel string) error {
 	manifest, err := render("kured.yaml", map[string]string{
-		"KuredImage": w.kured, "SentinelDirectory": path.Dir(sentinel), "SentinelName": path.Base(sentinel),
+		"KuredImage": c.kured, "SentinelDirectory": path.Dir(sentinel), "SentinelName": path.Base(sentinel),
 	})
 	if err != nil {
 		return err
 	}
-	if err := w.cp.Apply(ctx, manifest); err != nil {
+	if err := c.cp.Apply(ctx, manifest); err != nil {
 		return fmt.Errorf("installing kured: %w", err)
 	}
-	return w.awaitDaemonSet(ctx, "kube-system", "kured")
+	return c.awaitDaemonSet(ctx, "kube-system", "kured")
 }
 
-func (w *world) installCNI(ctx context.Context) error {
+func (c *cluster) installCNI(ctx context.Context) error {
 	manifest, err := render("flannel.yaml", map[string]string{"PodsImage": podsName + ":" + tag})
 	if err != nil {
 		return err
 	}
-	if err := w.cp.Apply(ctx, manifest); err != nil {
+	if err := c.cp.Apply(ctx, manifest); err != nil {
 		return fmt.Errorf("installing the CNI: %w", err)
 	}
-	return w.awaitDaemonSet(ctx, "kube-flannel", "kube-flannel-ds")
+	return c.awaitDaemonSet(ctx, "kube-flannel", "kube-flannel-ds")
 }

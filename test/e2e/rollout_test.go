@@ -26,39 +26,39 @@ func TestRolloutOneByOne(t *testing.T) {
 	need(t)
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	w := newWorld(ctx, t)
-	w.must(w.installGate(ctx, soak))
-	w.must(w.installKured(ctx, gatedSentinel))
-	w.must(w.poll(ctx, func() error { return errors.Join(w.confined(), w.wired()) }))
+	c := newCluster(ctx, t)
+	c.must(c.installGate(ctx, soak))
+	c.must(c.installKured(ctx, gatedSentinel))
+	c.must(c.poll(ctx, func() error { return errors.Join(c.confined(), c.wired()) }))
 	began := time.Now()
-	before, err := w.bootedAt(ctx)
-	w.must(err)
-	w.must(w.requireReboots())
-	w.must(w.poll(ctx, func() error {
-		if err := w.oneOpen(ctx); err != nil {
+	before, err := c.bootedAt(ctx)
+	c.must(err)
+	c.must(c.requireReboots())
+	c.must(c.poll(ctx, func() error {
+		if err := c.oneOpen(ctx); err != nil {
 			t.Error(err)
 		}
-		if rebooted := w.history.reboots(); len(rebooted) < len(w.nodes) {
-			return fmt.Errorf("%d of %d nodes have rebooted", len(rebooted), len(w.nodes))
+		if rebooted := c.history.reboots(); len(rebooted) < len(c.nodes) {
+			return fmt.Errorf("%d of %d nodes have rebooted", len(rebooted), len(c.nodes))
 		}
-		return errors.Join(w.history.ready(len(w.nodes)), w.lockIsFree(ctx), w.blocked(ctx, ""))
+		return errors.Join(c.history.ready(len(c.nodes)), c.lockIsFree(ctx), c.blocked(ctx, ""))
 	}))
 
-	for _, n := range w.nodes {
+	for _, n := range c.nodes {
 		if n.bootCount() != 2 {
 			t.Errorf("%s has booted %d times: not once more than at first", n.name, n.bootCount())
 		}
 	}
-	for _, moment := range w.history.together() {
+	for _, moment := range c.history.together() {
 		t.Errorf("more than one node was away: %s", moment)
 	}
-	after, err := w.bootedAt(ctx)
-	w.must(err)
+	after, err := c.bootedAt(ctx)
+	c.must(err)
 	var last time.Time // the latest boot so far
 	for _, at := range before {
 		last = later(last, at)
 	}
-	for _, r := range w.history.reboots() {
+	for _, r := range c.history.reboots() {
 		quiet := r.cordoned.Sub(last)
 		t.Logf("%s: cordoned %s after the last boot, back after %s", r.node, quiet.Round(time.Second), r.back.Sub(r.cordoned).Round(time.Second))
 		if quiet < soak {
@@ -76,25 +76,25 @@ func TestRolloutStopsAtBrokenNode(t *testing.T) {
 	need(t)
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	w := newWorld(ctx, t)
-	w.must(w.installGate(ctx, soak))
-	w.must(w.installKured(ctx, gatedSentinel))
-	w.must(w.breakKernel())
-	w.must(w.requireReboots())
+	c := newCluster(ctx, t)
+	c.must(c.installGate(ctx, soak))
+	c.must(c.installKured(ctx, gatedSentinel))
+	c.must(c.breakKernel())
+	c.must(c.requireReboots())
 	// All is over but for the CNI: the lock is free, and the soak has passed.
-	w.must(w.poll(ctx, func() error {
-		if len(w.history.reboots()) == 0 {
+	c.must(c.poll(ctx, func() error {
+		if len(c.history.reboots()) == 0 {
 			return errors.New("no node has rebooted")
 		}
-		return errors.Join(w.history.ready(len(w.nodes)), w.lockIsFree(ctx), w.blocked(ctx, "cni"))
+		return errors.Join(c.history.ready(len(c.nodes)), c.lockIsFree(ctx), c.blocked(ctx, "cni"))
 	}))
-	w.must(w.stays(ctx, soak, func() error {
-		if n := len(w.history.reboots()); n != 1 {
+	c.must(c.stays(ctx, soak, func() error {
+		if n := len(c.history.reboots()); n != 1 {
 			return fmt.Errorf("%d nodes have rebooted", n)
 		}
-		return w.noneOpen(ctx)
+		return c.noneOpen(ctx)
 	}))
-	t.Logf("only %s was lost", w.history.reboots()[0].node)
+	t.Logf("only %s was lost", c.history.reboots()[0].node)
 }
 
 // The same without a gate, to show that it is the gate that stops it: kured alone
@@ -103,22 +103,22 @@ func TestRolloutOfKuredAlone(t *testing.T) {
 	need(t)
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	w := newWorld(ctx, t)
-	w.must(w.installKured(ctx, rawSentinel))
-	w.must(w.breakKernel())
+	c := newCluster(ctx, t)
+	c.must(c.installKured(ctx, rawSentinel))
+	c.must(c.breakKernel())
 	began := time.Now()
-	w.must(w.requireReboots())
-	w.must(w.poll(ctx, func() error {
-		set, err := w.cp.Client().AppsV1().DaemonSets("kube-flannel").Get(ctx, "kube-flannel-ds", metav1.GetOptions{})
+	c.must(c.requireReboots())
+	c.must(c.poll(ctx, func() error {
+		set, err := c.cp.Client().AppsV1().DaemonSets("kube-flannel").Get(ctx, "kube-flannel-ds", metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		if n := len(w.history.reboots()); n < len(w.nodes) || set.Status.NumberReady > 0 {
+		if n := len(c.history.reboots()); n < len(c.nodes) || set.Status.NumberReady > 0 {
 			return fmt.Errorf("%d nodes have rebooted, and %d have a CNI", n, set.Status.NumberReady)
 		}
 		return nil
 	}))
-	t.Logf("all %d nodes were lost in %s", len(w.nodes), time.Since(began).Round(time.Second))
+	t.Logf("all %d nodes were lost in %s", len(c.nodes), time.Since(began).Round(time.Second))
 }
 
 func later(a, b time.Time) time.Time {

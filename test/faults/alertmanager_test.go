@@ -13,17 +13,17 @@ import (
 // F18: a silence in Alertmanager lets the reboot through, and its end holds it
 // back. The alert takes the whole way: a rule of Prometheus, Alertmanager, gate.
 func TestF18SilencedAlertsDoNotBlock(t *testing.T) {
-	for name, run := range map[string]func(w *world, a *alertmanager.Alertmanager, options string){
+	for name, run := range map[string]func(s *scene, a *alertmanager.Alertmanager, options string){
 		"silenced":  silencedAndNot,
 		"restarted": restarted,
 	} {
 		for beside, withPrometheus := range map[string]bool{"alone": false, "beside Prometheus": true} {
 			t.Run(name+" "+beside, func(t *testing.T) {
-				w := newWorld(t)
-				a, err := alertmanager.Start(w.ctx(), alertmanager.Options{})
-				w.must(err)
+				s := newScene(t)
+				a, err := alertmanager.Start(s.ctx(), alertmanager.Options{})
+				s.must(err)
 				t.Cleanup(a.Stop)
-				p := w.prometheus(prometheus.Options{
+				p := s.prometheus(prometheus.Options{
 					Rules: group(watchdog, "  - {alert: DiskFull, expr: vector(1), labels: {severity: critical}}\n"),
 					ScrapeConfigs: fmt.Sprintf("  []\nalerting: {alertmanagers: [{static_configs: [{targets: ['%s']}]}]}\n",
 						strings.TrimPrefix(a.URL(), "http://")),
@@ -34,39 +34,39 @@ func TestF18SilencedAlertsDoNotBlock(t *testing.T) {
 				if withPrometheus {
 					options += fmt.Sprintf(", prometheus: {url: %q}", p.URL())
 				}
-				w.must(w.host.RequireReboot())
-				run(w, a, options)
+				s.must(s.host.RequireReboot())
+				run(s, a, options)
 			})
 		}
 	}
 }
 
-func silencedAndNot(w *world, a *alertmanager.Alertmanager, options string) {
-	d := w.start(func(o *daemon.Options) {
+func silencedAndNot(s *scene, a *alertmanager.Alertmanager, options string) {
+	d := s.start(func(o *daemon.Options) {
 		o.Checks = fmt.Sprintf("[{name: alerts, type: alerts, options: {%s, requireFiringAgo: 2s}}]", options)
 	})
-	step := w.closedBy(d, 0, "alerts", "Fail", "AlertsFiring")
+	step := s.closedBy(d, 0, "alerts", "Fail", "AlertsFiring")
 	if !strings.Contains(step.Message, `DiskFull{severity="critical"} for `) {
-		w.t.Errorf("message: %s", step.Message)
+		s.t.Errorf("message: %s", step.Message)
 	}
-	silence, err := a.Silence(w.ctx(), "alertname", "DiskFull")
-	w.must(err)
-	w.open(d, 0)
+	silence, err := a.Silence(s.ctx(), "alertname", "DiskFull")
+	s.must(err)
+	s.open(d, 0)
 	mark := d.Lines()
-	w.must(a.Expire(w.ctx(), silence))
-	w.closedBy(d, mark, "alerts", "Fail", "AlertsFiring")
+	s.must(a.Expire(s.ctx(), silence))
+	s.closedBy(d, mark, "alerts", "Fail", "AlertsFiring")
 }
 
 // restarted: nothing that it says is proof until it was sent everything again.
-func restarted(w *world, a *alertmanager.Alertmanager, options string) {
-	_, err := a.Silence(w.ctx(), "alertname", "DiskFull")
-	w.must(err)
-	d := w.start(func(o *daemon.Options) {
+func restarted(s *scene, a *alertmanager.Alertmanager, options string) {
+	_, err := a.Silence(s.ctx(), "alertname", "DiskFull")
+	s.must(err)
+	d := s.start(func(o *daemon.Options) {
 		o.Checks = fmt.Sprintf("[{name: alerts, type: alerts, options: {%s, requireFiringAgo: 5s}}]", options)
 	})
-	w.open(d, 0)
+	s.open(d, 0)
 	mark := d.Lines()
-	w.must(a.Restart(w.ctx()))
-	w.closedBy(d, mark, "alerts", "Unknown", "AlertmanagerTooYoung")
-	w.open(d, mark)
+	s.must(a.Restart(s.ctx()))
+	s.closedBy(d, mark, "alerts", "Unknown", "AlertmanagerTooYoung")
+	s.open(d, mark)
 }

@@ -25,21 +25,21 @@ import (
 // A healthy cluster opens the gate: without this, every other test here would
 // pass on a gate that never opens at all.
 func TestOpensWhenAllIsWell(t *testing.T) {
-	w := newWorld(t)
-	d := w.start()
-	w.await(d, 0, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" })
-	w.must(w.host.RequireReboot("linux-image-6.12.0", "libc6"))
-	w.open(d, 0)
-	opened := w.await(d, 0, "the opening", func(l daemon.Line) bool { return l.State == "Open" })
+	s := newScene(t)
+	d := s.start()
+	s.await(d, 0, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" })
+	s.must(s.host.RequireReboot("linux-image-6.12.0", "libc6"))
+	s.open(d, 0)
+	opened := s.await(d, 0, "the opening", func(l daemon.Line) bool { return l.State == "Open" })
 	if got := strings.Join(opened.Packages, " "); got != "libc6 linux-image-6.12.0" {
 		t.Errorf("packages: %q", got)
 	}
 	if opened.RawSince == nil || opened.Turn != "open n1" || opened.Previous != "Closed" || len(opened.Blocking) != 0 {
 		t.Errorf("the line of the opening: %s", opened.Text)
 	}
-	w.poll("the record says Open", func() bool { return w.readRecord("n1").State == "Open" })
-	r := w.readRecord("n1")
-	if r.BootID != w.Nodes[0].BootID() || r.PendingSince.IsZero() {
+	s.poll("the record says Open", func() bool { return s.readRecord("n1").State == "Open" })
+	r := s.readRecord("n1")
+	if r.BootID != s.Nodes[0].BootID() || r.PendingSince.IsZero() {
 		t.Errorf("record: %+v", r)
 	}
 	if off := time.Since(r.BootedAt) - cluster.BootedAgo; off.Abs() > time.Minute {
@@ -47,9 +47,9 @@ func TestOpensWhenAllIsWell(t *testing.T) {
 	}
 
 	mark := d.Lines()
-	w.must(w.host.ClearReboot())
-	w.await(d, mark, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" && l.Previous == "Open" })
-	if w.host.Left() {
+	s.must(s.host.ClearReboot())
+	s.await(d, mark, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" && l.Previous == "Open" })
+	if s.host.Left() {
 		t.Error("something is left at the gated path of an idle gate")
 	}
 }
@@ -61,13 +61,13 @@ func TestF01ErrorsHoldClosed(t *testing.T) {
 			{"", "nodes", "nodes"}, {"", "pods", "cni"}, {"apps", "daemonsets", "cni"}, {"coordination.k8s.io", "leases", "soak"},
 		} {
 			t.Run(lost.resource, func(t *testing.T) {
-				w := newWorld(t)
-				d := w.start(alone)
-				w.must(w.host.RequireReboot())
-				w.open(d, 0)
+				s := newScene(t)
+				d := s.start(alone)
+				s.must(s.host.RequireReboot())
+				s.open(d, 0)
 				mark := d.Lines()
-				revoke(w, lost.group, lost.resource)
-				step := w.closedBy(d, mark, lost.step, "Unknown", "Error")
+				revoke(s, lost.group, lost.resource)
+				step := s.closedBy(d, mark, lost.step, "Unknown", "Error")
 				if !strings.Contains(step.Message, "forbidden") || !strings.Contains(step.Message, lost.resource) {
 					t.Errorf("message: %s", step.Message)
 				}
@@ -75,55 +75,55 @@ func TestF01ErrorsHoldClosed(t *testing.T) {
 		}
 	})
 	t.Run("token", func(t *testing.T) {
-		w := newWorld(t)
-		broken, err := clientcmd.LoadFromFile(w.kubeconfig)
-		w.must(err)
+		s := newScene(t)
+		broken, err := clientcmd.LoadFromFile(s.kubeconfig)
+		s.must(err)
 		for _, user := range broken.AuthInfos {
 			*user = clientcmdapi.AuthInfo{Token: "not-a-token"}
 		}
-		path := filepath.Join(w.host.Dir, "kubeconfig")
-		w.must(clientcmd.WriteToFile(*broken, path))
-		never := w.neverOpens()
+		path := filepath.Join(s.host.Dir, "kubeconfig")
+		s.must(clientcmd.WriteToFile(*broken, path))
+		never := s.neverOpens()
 		defer never()
-		w.must(w.host.RequireReboot())
-		d := w.start(alone, func(o *daemon.Options) { o.Kubeconfig = path })
-		step := w.closedBy(d, 0, "nodes", "Unknown", "Error")
+		s.must(s.host.RequireReboot())
+		d := s.start(alone, func(o *daemon.Options) { o.Kubeconfig = path })
+		step := s.closedBy(d, 0, "nodes", "Unknown", "Error")
 		if !strings.Contains(step.Message, "listing nodes") || !strings.Contains(step.Message, "Unauthorized") {
 			t.Errorf("message: %s", step.Message)
 		}
 	})
 	t.Run("refused", func(t *testing.T) {
-		w := newWorld(t)
-		d := w.start(alone)
-		w.await(d, 0, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" })
-		w.cp.StopAPIServer()
-		defer func() { w.must(w.cp.StartAPIServer(w.ctx())) }()
-		never := w.neverOpens()
+		s := newScene(t)
+		d := s.start(alone)
+		s.await(d, 0, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" })
+		s.cp.StopAPIServer()
+		defer func() { s.must(s.cp.StartAPIServer(s.ctx())) }()
+		never := s.neverOpens()
 		defer never()
-		w.must(w.host.RequireReboot())
+		s.must(s.host.RequireReboot())
 		for _, name := range []string{"nodes", "cni", "soak"} {
-			if step := w.closedBy(d, 0, name, "Unknown", "Error"); !strings.Contains(step.Message, "refused") {
+			if step := s.closedBy(d, 0, name, "Unknown", "Error"); !strings.Contains(step.Message, "refused") {
 				t.Errorf("%s: %s", name, step.Message)
 			}
 		}
 	})
 	t.Run("timeout", func(t *testing.T) {
-		w := newWorld(t)
-		d := w.start(alone)
-		w.await(d, 0, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" })
-		w.must(w.cp.PauseAPIServer())
-		defer func() { w.must(w.cp.ResumeAPIServer()) }()
-		never := w.neverOpens()
+		s := newScene(t)
+		d := s.start(alone)
+		s.await(d, 0, "an idle gate", func(l daemon.Line) bool { return l.State == "Idle" })
+		s.must(s.cp.PauseAPIServer())
+		defer func() { s.must(s.cp.ResumeAPIServer()) }()
+		never := s.neverOpens()
 		defer never()
-		w.must(w.host.RequireReboot())
-		w.closedBy(d, 0, "nodes", "Unknown", "Timeout")
+		s.must(s.host.RequireReboot())
+		s.closedBy(d, 0, "nodes", "Unknown", "Timeout")
 	})
 }
 
 // revoke takes one resource out of what the ServiceAccount may read, for the
 // rest of the test.
-func revoke(w *world, group, resource string) {
-	w.t.Helper()
+func revoke(s *scene, group, resource string) {
+	s.t.Helper()
 	without := func(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 		var out []rbacv1.PolicyRule
 		for _, r := range rules {
@@ -139,20 +139,20 @@ func revoke(w *world, group, resource string) {
 		}
 		return out
 	}
-	roles := w.cp.Client().RbacV1()
-	everywhere, err := roles.ClusterRoles().Get(w.ctx(), "sentinel-gate", metav1.GetOptions{})
-	w.must(err)
+	roles := s.cp.Client().RbacV1()
+	everywhere, err := roles.ClusterRoles().Get(s.ctx(), "sentinel-gate", metav1.GetOptions{})
+	s.must(err)
 	everywhere.Rules = without(everywhere.Rules)
-	_, err = roles.ClusterRoles().Update(w.ctx(), everywhere, metav1.UpdateOptions{})
-	w.must(err)
-	role, err := roles.Roles(namespace).Get(w.ctx(), "sentinel-gate", metav1.GetOptions{})
-	w.must(err)
+	_, err = roles.ClusterRoles().Update(s.ctx(), everywhere, metav1.UpdateOptions{})
+	s.must(err)
+	role, err := roles.Roles(namespace).Get(s.ctx(), "sentinel-gate", metav1.GetOptions{})
+	s.must(err)
 	role.Rules = without(role.Rules)
-	_, err = roles.Roles(namespace).Update(w.ctx(), role, metav1.UpdateOptions{})
-	w.must(err)
-	w.t.Cleanup(func() {
-		if err := cluster.Grant(context.Background(), w.cp); err != nil {
-			w.t.Logf("restoring the permissions: %v", err)
+	_, err = roles.Roles(namespace).Update(s.ctx(), role, metav1.UpdateOptions{})
+	s.must(err)
+	s.t.Cleanup(func() {
+		if err := cluster.Grant(context.Background(), s.cp); err != nil {
+			s.t.Logf("restoring the permissions: %v", err)
 		}
 	})
 }
@@ -160,20 +160,20 @@ func revoke(w *world, group, resource string) {
 // Rows in which something in the cluster was wrong and the gate did not see it:
 // each is made while the gate is open, and mended.
 func TestClusterFaultsClose(t *testing.T) {
-	w := newWorld(t)
+	s := newScene(t)
 	patch := func(node, patch string) {
-		w.t.Helper()
-		_, err := w.cp.Client().CoreV1().Nodes().Patch(w.ctx(), node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-		w.must(err)
+		s.t.Helper()
+		_, err := s.cp.Client().CoreV1().Nodes().Patch(s.ctx(), node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		s.must(err)
 	}
 	for _, member := range []string{"n1", "n2", "n3"} {
 		patch(member, `{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`)
 	}
-	d := w.start(func(o *daemon.Options) {
+	d := s.start(func(o *daemon.Options) {
 		o.Checks += "- {name: cordons, type: cordons}\n- {name: quorum, type: controlPlaneQuorum}\n"
 	})
-	w.must(w.host.RequireReboot())
-	w.open(d, 0)
+	s.must(s.host.RequireReboot())
+	s.open(d, 0)
 	running := func(s *corev1.PodStatus) {
 		s.Phase = corev1.PodRunning
 		for i := range s.Conditions {
@@ -189,7 +189,7 @@ func TestClusterFaultsClose(t *testing.T) {
 		{
 			"TestF03PodNotReady", "cni", "Fail", "PodsNotReady", "calico-node-n3",
 			func() {
-				setPod(w, "calico-node-n3", func(s *corev1.PodStatus) {
+				setPod(s, "calico-node-n3", func(s *corev1.PodStatus) {
 					for i := range s.Conditions {
 						if s.Conditions[i].Type == corev1.PodReady {
 							s.Conditions[i].Status = corev1.ConditionFalse
@@ -197,50 +197,50 @@ func TestClusterFaultsClose(t *testing.T) {
 					}
 				})
 			},
-			func() { setPod(w, "calico-node-n3", running) },
+			func() { setPod(s, "calico-node-n3", running) },
 		},
 		{
 			"TestF03CrashLoop", "cni", "Fail", "CrashLooping", "calico-node-n2",
 			func() {
-				setPod(w, "calico-node-n2", func(s *corev1.PodStatus) {
+				setPod(s, "calico-node-n2", func(s *corev1.PodStatus) {
 					s.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
 				})
 			},
-			func() { setPod(w, "calico-node-n2", running) },
+			func() { setPod(s, "calico-node-n2", running) },
 		},
 		{
 			"TestF04NodeWithoutPod", "cni", "Fail", "PodsMissing", "n4",
-			func() { w.must(w.cp.DeletePod(w.ctx(), "kube-system", "calico-node-n4")) },
-			func() { w.must(w.AddCNI(w.ctx(), "n4")) },
+			func() { s.must(s.cp.DeletePod(s.ctx(), "kube-system", "calico-node-n4")) },
+			func() { s.must(s.AddCNI(s.ctx(), "n4")) },
 		},
 		{
 			"TestF05ReadyUnknown", "nodes", "Fail", "NodesNotReady", "n2 (Ready=Unknown",
 			func() {
-				_, err := w.Nodes[1].SetReady(w.ctx(), corev1.ConditionUnknown, "NodeStatusUnknown", time.Now().Add(-cluster.BootedAgo))
-				w.must(err)
+				_, err := s.Nodes[1].SetReady(s.ctx(), corev1.ConditionUnknown, "NodeStatusUnknown", time.Now().Add(-cluster.BootedAgo))
+				s.must(err)
 			},
 			func() {
-				_, err := w.Nodes[1].SetReady(w.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
-				w.must(err)
+				_, err := s.Nodes[1].SetReady(s.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
+				s.must(err)
 			},
 		},
 		{
 			"TestF05NoReadyCondition", "nodes", "Fail", "NodesNotReady", "n5 (no Ready condition)",
-			func() { w.must(w.Nodes[4].RemoveReady(w.ctx())) },
+			func() { s.must(s.Nodes[4].RemoveReady(s.ctx())) },
 			func() {
-				_, err := w.Nodes[4].SetReady(w.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
-				w.must(err)
+				_, err := s.Nodes[4].SetReady(s.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
+				s.must(err)
 			},
 		},
 		{
 			"TestF24MemberDown", "quorum", "Fail", "QuorumAtRisk", "n3 (Ready=False",
 			func() {
-				_, err := w.Nodes[2].SetReady(w.ctx(), corev1.ConditionFalse, "KubeletNotReady", time.Now().Add(-cluster.BootedAgo))
-				w.must(err)
+				_, err := s.Nodes[2].SetReady(s.ctx(), corev1.ConditionFalse, "KubeletNotReady", time.Now().Add(-cluster.BootedAgo))
+				s.must(err)
 			},
 			func() {
-				_, err := w.Nodes[2].SetReady(w.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
-				w.must(err)
+				_, err := s.Nodes[2].SetReady(s.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now().Add(-cluster.BootedAgo))
+				s.must(err)
 			},
 		},
 		{
@@ -251,35 +251,35 @@ func TestClusterFaultsClose(t *testing.T) {
 		{
 			"TestF37GateDidNotComeBack", "soak", "Unknown", "RebootNotRecorded", "n3",
 			func() {
-				_, err := w.Nodes[2].Reboot(w.ctx())
-				w.must(err)
+				_, err := s.Nodes[2].Reboot(s.ctx())
+				s.must(err)
 			},
-			func() { w.record(w.Nodes[2], time.Now().Add(-cluster.BootedAgo)) },
+			func() { s.record(s.Nodes[2], time.Now().Add(-cluster.BootedAgo)) },
 		},
 		{
 			"TestF37RecordMissing", "soak", "Unknown", "NoRecord", "n4",
 			func() {
-				w.must(w.cp.Client().CoordinationV1().Leases(namespace).Delete(w.ctx(), "n4", metav1.DeleteOptions{}))
+				s.must(s.cp.Client().CoordinationV1().Leases(namespace).Delete(s.ctx(), "n4", metav1.DeleteOptions{}))
 			},
-			func() { w.record(w.Nodes[3], time.Now().Add(-cluster.BootedAgo)) },
+			func() { s.record(s.Nodes[3], time.Now().Add(-cluster.BootedAgo)) },
 		},
 		{
 			// The reboot was so quick that Ready never flipped: the record tells.
 			"TestRebootTooQuickForReady", "soak", "Fail", "Soaking", "n2 booted",
 			func() {
-				_, err := w.Nodes[1].Reboot(w.ctx())
-				w.must(err)
-				w.record(w.Nodes[1], time.Now())
+				_, err := s.Nodes[1].Reboot(s.ctx())
+				s.must(err)
+				s.record(s.Nodes[1], time.Now())
 			},
-			func() { w.record(w.Nodes[1], time.Now().Add(-cluster.BootedAgo)) },
+			func() { s.record(s.Nodes[1], time.Now().Add(-cluster.BootedAgo)) },
 		},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
-			w.t = t
+			s.t = t
 			mark := d.Lines()
 			fault.make()
 			// Found by a watch, or by the next evaluation: both say the same.
-			step := w.closedBy(d, mark, fault.step, fault.verdict, fault.reason)
+			step := s.closedBy(d, mark, fault.step, fault.verdict, fault.reason)
 			if !strings.Contains(step.Message, fault.naming) {
 				t.Errorf("message: %s", step.Message)
 			}
@@ -288,19 +288,19 @@ func TestClusterFaultsClose(t *testing.T) {
 			if fault.reason == "Soaking" {
 				return // the gate sleeps until the soak is over, as it announced
 			}
-			w.open(d, mark)
+			s.open(d, mark)
 		})
-		w.t = t
+		s.t = t
 	}
 }
 
 // F02: nothing was found, and of nothing nothing failed.
 func TestF02NothingFoundIsAFail(t *testing.T) {
-	w := newWorld(t)
-	never := w.neverOpens()
+	s := newScene(t)
+	never := s.neverOpens()
 	defer never()
-	w.must(w.host.RequireReboot())
-	d := w.start(func(o *daemon.Options) {
+	s.must(s.host.RequireReboot())
+	d := s.start(func(o *daemon.Options) {
 		o.Checks = `
 - {name: label, type: podsReady, options: {namespaces: [kube-system], selector: k8s-app=calico-nodes}}
 - {name: namespace, type: podsReady, options: {namespaces: [calico-system], selector: k8s-app=calico-node}}
@@ -311,107 +311,107 @@ func TestF02NothingFoundIsAFail(t *testing.T) {
 	for name, naming := range map[string]string{
 		"label": `"k8s-app=calico-nodes" in namespace kube-system`, "namespace": "in namespace calico-system", "preset": "k8s-app=cilium",
 	} {
-		if step := w.closedBy(d, 0, name, "Fail", "NoPods"); !strings.Contains(step.Message, naming) {
+		if step := s.closedBy(d, 0, name, "Fail", "NoPods"); !strings.Contains(step.Message, naming) {
 			t.Errorf("%s: %s", name, step.Message)
 		}
 	}
-	w.closedBy(d, 0, "none", "Fail", "NoNodes")
+	s.closedBy(d, 0, "none", "Fail", "NoNodes")
 
 	t.Run("auto", func(*testing.T) {
-		w.must(w.cp.Client().AppsV1().DaemonSets("kube-system").Delete(w.ctx(), "calico-node", metav1.DeleteOptions{}))
-		d := newWorldDaemon(w, `[{name: cni, type: podsReady, options: {preset: auto}}]`)
-		w.closedBy(d, 0, "cni", "Fail", "NoCNI")
+		s.must(s.cp.Client().AppsV1().DaemonSets("kube-system").Delete(s.ctx(), "calico-node", metav1.DeleteOptions{}))
+		d := secondDaemon(s, `[{name: cni, type: podsReady, options: {preset: auto}}]`)
+		s.closedBy(d, 0, "cni", "Fail", "NoCNI")
 	})
 }
 
-// newWorldDaemon runs a second daemon of the same node on a host of its own.
-func newWorldDaemon(w *world, checks string) *daemon.Daemon {
-	w.t.Helper()
-	host, err := daemon.NewHost(filepath.Join(w.host.Dir, "second"), w.Nodes[0].BootID(), cluster.BootedAgo)
-	w.must(err)
-	w.must(host.RequireReboot())
-	return w.start(func(o *daemon.Options) { o.Host, o.Checks = host, checks })
+// secondDaemon runs a second daemon of the same node on a host of its own.
+func secondDaemon(s *scene, checks string) *daemon.Daemon {
+	s.t.Helper()
+	host, err := daemon.NewHost(filepath.Join(s.host.Dir, "second"), s.Nodes[0].BootID(), cluster.BootedAgo)
+	s.must(err)
+	s.must(host.RequireReboot())
+	return s.start(func(o *daemon.Options) { o.Host, o.Checks = host, checks })
 }
 
 // The presets are judged as they are found, all of them.
 func TestAutoFindsTheCNI(t *testing.T) {
-	w := newWorld(t)
-	w.must(w.host.RequireReboot())
-	d := w.start(func(o *daemon.Options) { o.Checks = `[{name: cni, type: podsReady, options: {preset: auto}}]` })
-	w.open(d, 0)
+	s := newScene(t)
+	s.must(s.host.RequireReboot())
+	d := s.start(func(o *daemon.Options) { o.Checks = `[{name: cni, type: podsReady, options: {preset: auto}}]` })
+	s.open(d, 0)
 	mark := d.Lines()
-	w.must(w.cp.DeletePod(w.ctx(), "kube-system", "calico-node-n4"))
-	w.closedBy(d, mark, "cni", "Fail", "PodsMissing")
+	s.must(s.cp.DeletePod(s.ctx(), "kube-system", "calico-node-n4"))
+	s.closedBy(d, mark, "cni", "Fail", "PodsMissing")
 }
 
 // F14: joining nodes keep resetting the soak.
 func TestF14JoinedNodes(t *testing.T) {
-	w := newWorld(t)
-	w.must(w.host.RequireReboot())
-	d := w.start(func(o *daemon.Options) {
+	s := newScene(t)
+	s.must(s.host.RequireReboot())
+	d := s.start(func(o *daemon.Options) {
 		o.Checks = `[{name: soak, type: readySoak, options: {ignoreJoined: true}}]`
 	})
-	w.open(d, 0)
+	s.open(d, 0)
 	mark := d.Lines()
 	// It booted a minute ago, registered, became Ready, and its gate has written.
 	booted := time.Now().Add(-time.Minute)
-	n, err := w.cp.AddNode(w.ctx(), "autoscaled")
-	w.must(err)
-	w.record(n, booted)
+	n, err := s.cp.AddNode(s.ctx(), "autoscaled")
+	s.must(err)
+	s.record(n, booted)
 
-	strict := newWorldDaemon(w, `[{name: soak, type: readySoak}]`)
-	w.await(strict, 0, "a soak", func(l daemon.Line) bool { return l.State == "Closed" && l.Step("soak").Reason == "Soaking" })
-	w.evaluated(d)
-	if !w.host.Resolves() || d.Lines() != mark {
+	strict := secondDaemon(s, `[{name: soak, type: readySoak}]`)
+	s.await(strict, 0, "a soak", func(l daemon.Line) bool { return l.State == "Closed" && l.Step("soak").Reason == "Soaking" })
+	s.evaluated(d)
+	if !s.host.Resolves() || d.Lines() != mark {
 		t.Errorf("a joined node closed a gate that ignores them:\n%s", d.Log())
 	}
 
 	// The same node reboots: it is no longer one that has only just joined.
 	mark = d.Lines()
-	_, err = n.Reboot(w.ctx())
-	w.must(err)
-	w.closedBy(d, mark, "soak", "Unknown", "RebootNotRecorded")
+	_, err = n.Reboot(s.ctx())
+	s.must(err)
+	s.closedBy(d, mark, "soak", "Unknown", "RebootNotRecorded")
 }
 
 // F32: the clock of the node that runs the gate, or of one that it looks at,
 // is wrong. A proxy in front of the real API server answers with its Date.
 func TestF32TimeIsTheAPIServers(t *testing.T) {
-	w := newWorld(t)
+	s := newScene(t)
 	// A day's soak, and a boot 25 hours ago by this machine's clock.
-	w.record(w.Nodes[1], time.Now().Add(-25*time.Hour))
-	w.must(w.host.RequireReboot())
+	s.record(s.Nodes[1], time.Now().Add(-25*time.Hour))
+	s.must(s.host.RequireReboot())
 	for name, shift := range map[string]time.Duration{"behind": -2 * time.Hour, "right": 0} {
 		t.Run(name, func(t *testing.T) {
-			w.t = t
-			host, err := daemon.NewHost(filepath.Join(w.host.Dir, name), w.Nodes[0].BootID(), cluster.BootedAgo)
-			w.must(err)
-			w.must(host.RequireReboot())
-			path := shiftedDate(w, shift)
-			d := w.start(func(o *daemon.Options) {
+			s.t = t
+			host, err := daemon.NewHost(filepath.Join(s.host.Dir, name), s.Nodes[0].BootID(), cluster.BootedAgo)
+			s.must(err)
+			s.must(host.RequireReboot())
+			path := shiftedDate(s, shift)
+			d := s.start(func(o *daemon.Options) {
 				o.Host, o.Kubeconfig, o.Checks = host, path, `[{name: soak, type: readySoak}]`
 			})
 			if shift == 0 {
-				w.await(d, 0, "an open gate", func(l daemon.Line) bool { return l.State == "Open" })
+				s.await(d, 0, "an open gate", func(l daemon.Line) bool { return l.State == "Open" })
 				return
 			}
-			step := w.await(d, 0, "a soak by the API server's time", func(l daemon.Line) bool {
+			step := s.await(d, 0, "a soak by the API server's time", func(l daemon.Line) bool {
 				return l.Step("soak").Reason == "Soaking"
 			}).Step("soak")
 			if !strings.Contains(step.Message, "23h") {
 				t.Errorf("by the API server's time the boot was 23 hours ago: %s", step.Message)
 			}
 		})
-		w.t = t
+		s.t = t
 	}
 	t.Run("without", func(t *testing.T) {
-		w.t = t
-		never := w.neverOpens()
+		s.t = t
+		never := s.neverOpens()
 		defer never()
-		path := shiftedDate(w, noDate)
-		d := w.start(alone, func(o *daemon.Options) { o.Kubeconfig = path })
+		path := shiftedDate(s, noDate)
+		d := s.start(alone, func(o *daemon.Options) { o.Kubeconfig = path })
 		for _, step := range []string{"nodes", "soak"} {
-			if s := w.closedBy(d, 0, step, "Unknown", "Error"); !strings.Contains(s.Message, "Date") {
-				t.Errorf("%s: %s", step, s.Message)
+			if got := s.closedBy(d, 0, step, "Unknown", "Error"); !strings.Contains(got.Message, "Date") {
+				t.Errorf("%s: %s", step, got.Message)
 			}
 		}
 	})
@@ -420,14 +420,14 @@ func TestF32TimeIsTheAPIServers(t *testing.T) {
 const noDate = time.Duration(1<<63 - 1)
 
 // shiftedDate returns a kubeconfig for a proxy whose Dates are shifted.
-func shiftedDate(w *world, shift time.Duration) string {
-	w.t.Helper()
-	config, err := clientcmd.BuildConfigFromFlags("", w.kubeconfig)
-	w.must(err)
+func shiftedDate(s *scene, shift time.Duration) string {
+	s.t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig)
+	s.must(err)
 	transport, err := rest.TransportFor(config)
-	w.must(err)
-	target, err := url.Parse(w.cp.URL())
-	w.must(err)
+	s.must(err)
+	target, err := url.Parse(s.cp.URL())
+	s.must(err)
 	proxy := &httputil.ReverseProxy{
 		Transport: transport, FlushInterval: -1,
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
@@ -440,91 +440,91 @@ func shiftedDate(w *world, shift time.Duration) string {
 			return nil
 		},
 	}
-	server := newServer(w.t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	server := newServer(s.t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if shift == noDate {
 			rw.Header()["Date"] = nil // keeps net/http from adding its own
 		}
 		proxy.ServeHTTP(rw, r)
 	}))
-	path := filepath.Join(w.t.TempDir(), "kubeconfig")
+	path := filepath.Join(s.t.TempDir(), "kubeconfig")
 	kube := clientcmdapi.NewConfig()
 	kube.Clusters["c"] = &clientcmdapi.Cluster{Server: server}
 	kube.Contexts["c"] = &clientcmdapi.Context{Cluster: "c"}
 	kube.CurrentContext = "c"
-	w.must(clientcmd.WriteToFile(*kube, path))
+	s.must(clientcmd.WriteToFile(*kube, path))
 	return path
 }
 
 // F28: the cluster was well at one instant, during a flap.
 func TestF28StabilizeOutlastsAFlap(t *testing.T) {
-	w := newWorld(t)
-	_, err := w.Nodes[1].SetReady(w.ctx(), corev1.ConditionFalse, "KubeletNotReady", time.Now())
-	w.must(err)
-	never := w.neverOpens()
-	w.must(w.host.RequireReboot())
-	d := w.start(func(o *daemon.Options) {
+	s := newScene(t)
+	_, err := s.Nodes[1].SetReady(s.ctx(), corev1.ConditionFalse, "KubeletNotReady", time.Now())
+	s.must(err)
+	never := s.neverOpens()
+	s.must(s.host.RequireReboot())
+	d := s.start(func(o *daemon.Options) {
 		o.Checks = `[{name: nodes, type: nodesReady}]`
 		o.Settings = strings.Replace(o.Settings, "stabilize: 500ms", "stabilize: 2s", 1)
 	})
 	for range 2 {
 		mark := d.Lines()
-		w.closedBy(d, 0, "nodes", "Fail", "NodesNotReady")
-		_, err = w.Nodes[1].SetReady(w.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now())
-		w.must(err)
-		w.await(d, mark, "a passing evaluation", func(l daemon.Line) bool {
+		s.closedBy(d, 0, "nodes", "Fail", "NodesNotReady")
+		_, err = s.Nodes[1].SetReady(s.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now())
+		s.must(err)
+		s.await(d, mark, "a passing evaluation", func(l daemon.Line) bool {
 			return l.State == "Closed" && l.Decision == "Open" && l.Step("nodes").Verdict == "Pass"
 		})
 		mark = d.Lines()
-		_, err = w.Nodes[1].SetReady(w.ctx(), corev1.ConditionFalse, "KubeletNotReady", time.Now())
-		w.must(err)
-		w.await(d, mark, "a failing evaluation", func(l daemon.Line) bool { return l.Step("nodes").Verdict == "Fail" })
+		_, err = s.Nodes[1].SetReady(s.ctx(), corev1.ConditionFalse, "KubeletNotReady", time.Now())
+		s.must(err)
+		s.await(d, mark, "a failing evaluation", func(l daemon.Line) bool { return l.Step("nodes").Verdict == "Fail" })
 	}
 	never()
 	mark := d.Lines()
-	_, err = w.Nodes[1].SetReady(w.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now())
-	w.must(err)
-	w.open(d, mark)
+	_, err = s.Nodes[1].SetReady(s.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now())
+	s.must(err)
+	s.open(d, mark)
 }
 
 // F34: the API server goes away while the gate is open.
 func TestF34UnreachableAPIServerCloses(t *testing.T) {
-	for name, fault := range map[string]struct{ cut, mend func(*world) }{
+	for name, fault := range map[string]struct{ cut, mend func(*scene) }{
 		"refused": {
-			func(w *world) { w.cp.StopAPIServer() },
-			func(w *world) { w.must(w.cp.StartAPIServer(w.ctx())) },
+			func(s *scene) { s.cp.StopAPIServer() },
+			func(s *scene) { s.must(s.cp.StartAPIServer(s.ctx())) },
 		},
 		"silent": {
-			func(w *world) { w.must(w.cp.PauseAPIServer()) },
-			func(w *world) { w.must(w.cp.ResumeAPIServer()) },
+			func(s *scene) { s.must(s.cp.PauseAPIServer()) },
+			func(s *scene) { s.must(s.cp.ResumeAPIServer()) },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			d := w.start()
-			w.must(w.host.RequireReboot())
-			w.open(d, 0)
+			s := newScene(t)
+			d := s.start()
+			s.must(s.host.RequireReboot())
+			s.open(d, 0)
 			mark := d.Lines()
-			fault.cut(w)
+			fault.cut(s)
 			cut := time.Now()
-			defer fault.mend(w)
-			w.poll("the gated sentinel no longer resolves", func() bool { return !w.host.Resolves() })
+			defer fault.mend(s)
+			s.poll("the gated sentinel no longer resolves", func() bool { return !s.host.Resolves() })
 			if took := time.Since(cut); took > 3*time.Second {
 				t.Errorf("closed %s after the API server was cut off; maxAge is 3s", took)
 			}
-			w.await(d, mark, "a closed gate", func(l daemon.Line) bool { return l.State == "Closed" })
+			s.await(d, mark, "a closed gate", func(l daemon.Line) bool { return l.State == "Closed" })
 		})
 	}
 }
 
 // The daemon writes nothing but its own record.
 func TestWritesOnlyItsRecord(t *testing.T) {
-	w := newWorld(t)
-	d := w.start()
-	w.must(w.host.RequireReboot())
-	w.open(d, 0)
-	w.poll("the record says Open", func() bool { return w.readRecord("n1").State == "Open" })
-	events, err := w.cp.Requests("system:serviceaccount:"+namespace+":sentinel-gate", time.Time{})
-	w.must(err)
+	s := newScene(t)
+	d := s.start()
+	s.must(s.host.RequireReboot())
+	s.open(d, 0)
+	s.poll("the record says Open", func() bool { return s.readRecord("n1").State == "Open" })
+	events, err := s.cp.Requests("system:serviceaccount:"+namespace+":sentinel-gate", time.Time{})
+	s.must(err)
 	if len(events) == 0 {
 		t.Fatal("no request of the daemon in the audit log")
 	}

@@ -48,29 +48,29 @@ func asked(o *daemon.Options) {
 
 // F28: an object changes while the gate is open. F01: its type is removed.
 func TestF28ResourceClosesAnOpenGate(t *testing.T) {
-	w := newWorld(t)
-	w.must(w.cp.Apply(w.ctx(), []byte(widgets+widget+"ok: true\n")))
-	client, err := dynamic.NewForConfig(w.cp.Config())
-	w.must(err)
-	w.must(w.host.RequireReboot())
-	d := w.start(asked)
-	w.open(d, 0)
+	s := newScene(t)
+	s.must(s.cp.Apply(s.ctx(), []byte(widgets+widget+"ok: true\n")))
+	client, err := dynamic.NewForConfig(s.cp.Config())
+	s.must(err)
+	s.must(s.host.RequireReboot())
+	d := s.start(asked)
+	s.open(d, 0)
 
 	from := d.Lines()
-	w.must(w.cp.Apply(w.ctx(), []byte(widget+"ok: false\n")))
-	s := w.closedBy(d, from, "widgets", "Fail", "ExpressionFalse")
-	if want := "the expression is false for 1 of 1 object of widgets.example.com: a (ok: false)"; s.Message != want {
-		t.Errorf("got %s, want %s", s.Message, want)
+	s.must(s.cp.Apply(s.ctx(), []byte(widget+"ok: false\n")))
+	step := s.closedBy(d, from, "widgets", "Fail", "ExpressionFalse")
+	if want := "the expression is false for 1 of 1 object of widgets.example.com: a (ok: false)"; step.Message != want {
+		t.Errorf("got %s, want %s", step.Message, want)
 	}
 
 	from = d.Lines()
-	w.must(w.cp.Apply(w.ctx(), []byte(widget+"ok: true\n")))
-	w.open(d, from)
+	s.must(s.cp.Apply(s.ctx(), []byte(widget+"ok: true\n")))
+	s.open(d, from)
 
 	from = d.Lines()
-	w.must(client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}).
-		Delete(w.ctx(), "widgets.example.com", metav1.DeleteOptions{}))
-	w.closedBy(d, from, "widgets", "Unknown", "NoSuchResource")
+	s.must(client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}).
+		Delete(s.ctx(), "widgets.example.com", metav1.DeleteOptions{}))
+	s.closedBy(d, from, "widgets", "Unknown", "NoSuchResource")
 }
 
 // F21: a type that nobody serves is refused; F11: not before the gate is closed.
@@ -79,17 +79,17 @@ func TestF21ResourceNotServed(t *testing.T) {
 		asked(o)
 		o.Checks = strings.ReplaceAll(o.Checks, "widgets, minimum", "gadgets, minimum")
 	}
-	w := newWorld(t)
-	w.must(os.WriteFile(w.host.Gated, nil, 0o444))
-	said := w.fails(w.start(unserved), 2)
-	if !strings.Contains(said, `checks[0] \"widgets\": options.apiVersion: the API server does not serve example.com/v1: is its CustomResourceDefinition installed?`) || w.host.Left() {
-		t.Errorf("the file of the earlier life is there: %t; it said\n%s", w.host.Left(), said)
+	s := newScene(t)
+	s.must(os.WriteFile(s.host.Gated, nil, 0o444))
+	said := s.fails(s.start(unserved), 2)
+	if !strings.Contains(said, `checks[0] \"widgets\": options.apiVersion: the API server does not serve example.com/v1: is its CustomResourceDefinition installed?`) || s.host.Left() {
+		t.Errorf("the file of the earlier life is there: %t; it said\n%s", s.host.Left(), said)
 	}
 
 	// An API server that cannot be asked is no reason not to start.
-	w.must(w.host.RequireReboot())
-	w.cp.StopAPIServer()
-	defer func() { w.must(w.cp.StartAPIServer(w.ctx())) }()
-	d := w.start(alone, unserved)
-	w.closedBy(d, 0, "widgets", "Unknown", "Error")
+	s.must(s.host.RequireReboot())
+	s.cp.StopAPIServer()
+	defer func() { s.must(s.cp.StartAPIServer(s.ctx())) }()
+	d := s.start(alone, unserved)
+	s.closedBy(d, 0, "widgets", "Unknown", "Error")
 }

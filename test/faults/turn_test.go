@@ -25,9 +25,9 @@ import (
 
 const lockAnnotation = "weave.works/kured-node-lock"
 
-// rollout is a world in which several nodes have a gate, and want a reboot.
+// rollout is a scene in which several nodes have a gate, and want a reboot.
 type rollout struct {
-	*world
+	*scene
 	hosts []*daemon.Host
 	gates []*daemon.Daemon
 	turns string // the configuration's part about the turn
@@ -41,7 +41,7 @@ func newRollout(t *testing.T, size int) *rollout {
 
 func newRolloutWith(t *testing.T, size int, turns string) *rollout {
 	t.Helper()
-	r := &rollout{world: newWorld(t), hosts: make([]*daemon.Host, size), gates: make([]*daemon.Daemon, size), turns: turns}
+	r := &rollout{scene: newScene(t), hosts: make([]*daemon.Host, size), gates: make([]*daemon.Daemon, size), turns: turns}
 	sets := r.cp.Client().AppsV1().DaemonSets("kube-system")
 	labels := map[string]string{"name": "kured"}
 	_, err := sets.Create(r.ctx(), &appsv1.DaemonSet{
@@ -386,11 +386,11 @@ func TestF38StaleCopy(t *testing.T) {
 
 // Without its Lease there is no turn.
 func TestNoTurnNoOpening(t *testing.T) {
-	w := newWorld(t)
-	w.must(w.cp.Client().CoordinationV1().Leases(namespace).Delete(context.Background(), turn.LeaseName, metav1.DeleteOptions{}))
-	d := w.start()
-	w.must(w.host.RequireReboot())
-	w.await(d, 0, "a closed gate", func(l daemon.Line) bool {
+	s := newScene(t)
+	s.must(s.cp.Client().CoordinationV1().Leases(namespace).Delete(context.Background(), turn.LeaseName, metav1.DeleteOptions{}))
+	d := s.start()
+	s.must(s.host.RequireReboot())
+	s.await(d, 0, "a closed gate", func(l daemon.Line) bool {
 		return l.State == "Closed" && l.Turn == "unknown" && strings.Contains(l.Msg, "does not exist")
 	})
 }

@@ -60,8 +60,8 @@ func testContext(t *testing.T) context.Context {
 	return suite.Context(t, deadline)
 }
 
-// world is what the commands of a page find: a copy of the repository, and a cluster.
-type world struct {
+// reader is who runs the commands of a page: with a copy of the repository, and a cluster.
+type reader struct {
 	programs
 	dir  string // the copy
 	home string
@@ -107,14 +107,14 @@ var operators = map[string]string{
 	"podmonitors.monitoring.coreos.com": "PodMonitor", "prometheusrules.monitoring.coreos.com": "PrometheusRule",
 }
 
-func newWorld(t *testing.T) *world {
+func newReader(t *testing.T) *reader {
 	t.Helper()
-	w := &world{programs: shared.Get(t), dir: t.TempDir(), home: t.TempDir(), bin: t.TempDir(), words: map[string]string{}}
+	r := &reader{programs: shared.Get(t), dir: t.TempDir(), home: t.TempDir(), bin: t.TempDir(), words: map[string]string{}}
 	for name, word := range placeholders {
-		w.words[name] = word
+		r.words[name] = word
 	}
 	for _, name := range []string{"charts", "checks", "deploy", "docs", "Dockerfile", "Makefile", "README.md"} {
-		from, to := filepath.Join(root(t), name), filepath.Join(w.dir, name)
+		from, to := filepath.Join(root(t), name), filepath.Join(r.dir, name)
 		if info, err := os.Stat(from); err != nil {
 			t.Fatal(err)
 		} else if info.IsDir() {
@@ -142,19 +142,19 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	for _, name := range standins {
-		if err := os.Symlink(self, filepath.Join(w.bin, name)); err != nil {
+		if err := os.Symlink(self, filepath.Join(r.bin, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// Where a page's log is asked for, it has the lines that another page shows.
-	if err := os.WriteFile(filepath.Join(w.home, "log"), []byte(exampleLog(t)), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(r.home, "log"), []byte(exampleLog(t)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return w
+	return r
 }
 
-// startCluster gives the world a cluster of three nodes with kured, and with the gate where a page expects it there.
-func (w *world) startCluster(t *testing.T, withGate bool) {
+// startCluster gives the reader a cluster of three nodes with kured, and with the gate where a page expects it there.
+func (r *reader) startCluster(t *testing.T, withGate bool) {
 	t.Helper()
 	ctx := testContext(t)
 	cp, err := controlplane.Start(ctx, controlplane.Options{
@@ -166,7 +166,7 @@ func (w *world) startCluster(t *testing.T, withGate bool) {
 		t.Fatal(err)
 	}
 	t.Cleanup(cp.Stop)
-	w.cp = cp
+	r.cp = cp
 	for plural, kind := range operators {
 		if err := cp.Apply(ctx, fmt.Appendf(nil, `
 apiVersion: apiextensions.k8s.io/v1
@@ -204,27 +204,27 @@ spec:
 	if err := cp.Apply(ctx, fmt.Appendf(nil, kured, "kube-system")); err != nil {
 		t.Fatal(err)
 	}
-	w.words["KURED_POD"] = w.podOnNode(ctx, t, "kube-system", "name=kured")
+	r.words["KURED_POD"] = r.podOnNode(ctx, t, "kube-system", "name=kured")
 	if withGate {
-		if out, err := w.run(ctx, block{kind: "sh", text: "helm install sentinel-gate charts/sentinel-gate --namespace sentinel-gate\n"}, ""); err != nil {
+		if out, err := r.run(ctx, block{kind: "sh", text: "helm install sentinel-gate charts/sentinel-gate --namespace sentinel-gate\n"}, ""); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		w.words["POD"] = w.podOnNode(ctx, t, cluster.Namespace, "app.kubernetes.io/name=sentinel-gate")
+		r.words["POD"] = r.podOnNode(ctx, t, cluster.Namespace, "app.kubernetes.io/name=sentinel-gate")
 	}
 }
 
 // podOnNode waits for the pod on the first node.
-func (w *world) podOnNode(ctx context.Context, t *testing.T, namespace, selector string) (name string) {
+func (r *reader) podOnNode(ctx context.Context, t *testing.T, namespace, selector string) (name string) {
 	t.Helper()
 	if err := controlplane.Poll(ctx, func() error {
-		pods, err := w.pods(ctx, namespace, selector)
+		pods, err := r.pods(ctx, namespace, selector)
 		for _, p := range pods {
-			if p.Spec.NodeName == w.words["NODE"] {
+			if p.Spec.NodeName == r.words["NODE"] {
 				name = p.Name
 				return nil
 			}
 		}
-		return errors.Join(err, fmt.Errorf("no pod of %s on %s", selector, w.words["NODE"]))
+		return errors.Join(err, fmt.Errorf("no pod of %s on %s", selector, r.words["NODE"]))
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -232,8 +232,8 @@ func (w *world) podOnNode(ctx context.Context, t *testing.T, namespace, selector
 }
 
 // pods are those that nobody has deleted. The others end here, for there is no kubelet that would end them.
-func (w *world) pods(ctx context.Context, namespace, selector string) ([]corev1.Pod, error) {
-	list, err := w.cp.Client().CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+func (r *reader) pods(ctx context.Context, namespace, selector string) ([]corev1.Pod, error) {
+	list, err := r.cp.Client().CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +241,7 @@ func (w *world) pods(ctx context.Context, namespace, selector string) ([]corev1.
 	for _, p := range list.Items {
 		if p.DeletionTimestamp == nil {
 			alive = append(alive, p)
-		} else if err := w.cp.DeletePod(ctx, namespace, p.Name); err != nil {
+		} else if err := r.cp.DeletePod(ctx, namespace, p.Name); err != nil {
 			return nil, err
 		}
 	}
@@ -249,8 +249,8 @@ func (w *world) pods(ctx context.Context, namespace, selector string) ([]corev1.
 }
 
 // fill replaces the placeholders.
-func (w *world) fill(text string) string {
-	for name, word := range w.words {
+func (r *reader) fill(text string) string {
+	for name, word := range r.words {
 		if word != "" {
 			// Not on the left of an equals sign: --build-arg VERSION=VERSION.
 			text = regexp.MustCompile(`\b`+name+`\b(=?)`).ReplaceAllStringFunc(text, func(found string) string {
@@ -265,41 +265,41 @@ func (w *world) fill(text string) string {
 }
 
 // run runs the commands of a block as a person would who looks at every status.
-func (w *world) run(ctx context.Context, b block, below string) (string, error) {
+func (r *reader) run(ctx context.Context, b block, below string) (string, error) {
 	real := tools
 	if b.needs == "node" {
 		real = nil
 	}
 	for _, name := range append(append([]string{}, tools...), onNodes...) {
-		_ = os.Remove(filepath.Join(w.bin, name))
+		_ = os.Remove(filepath.Join(r.bin, name))
 	}
 	for _, name := range real {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			return "", err
 		}
-		if err := os.Symlink(path, filepath.Join(w.bin, name)); err != nil {
+		if err := os.Symlink(path, filepath.Join(r.bin, name)); err != nil {
 			return "", err
 		}
 	}
 	if b.needs == "node" {
 		for _, name := range onNodes {
-			if err := os.Symlink(filepath.Join(w.bin, "kubectl"), filepath.Join(w.bin, name)); err != nil {
+			if err := os.Symlink(filepath.Join(r.bin, "kubectl"), filepath.Join(r.bin, name)); err != nil {
 				return "", err
 			}
 		}
 	}
 	kubeconfig := os.DevNull
-	if w.cp != nil {
-		kubeconfig = w.cp.Kubeconfig()
+	if r.cp != nil {
+		kubeconfig = r.cp.Kubeconfig()
 	}
-	cmd := exec.CommandContext(ctx, "/bin/bash", "-euo", "pipefail", "-c", w.fill(b.text))
-	cmd.Dir = filepath.Join(w.dir, below)
+	cmd := exec.CommandContext(ctx, "/bin/bash", "-euo", "pipefail", "-c", r.fill(b.text))
+	cmd.Dir = filepath.Join(r.dir, below)
 	cmd.Env = []string{
-		"PATH=" + w.bin, "HOME=" + w.home, "KUBECONFIG=" + kubeconfig, "TMPDIR=" + w.home,
-		"HELM_CACHE_HOME=" + w.home, "HELM_CONFIG_HOME=" + w.home, "HELM_DATA_HOME=" + w.home,
-		needsVariable + "=" + b.needs, kubectlVariable + "=" + w.kubectl, helmVariable + "=" + w.helm,
-		gateVariable + "=" + w.gate, promVariable + "=" + w.promtool, logVariable + "=" + filepath.Join(w.home, "log"),
+		"PATH=" + r.bin, "HOME=" + r.home, "KUBECONFIG=" + kubeconfig, "TMPDIR=" + r.home,
+		"HELM_CACHE_HOME=" + r.home, "HELM_CONFIG_HOME=" + r.home, "HELM_DATA_HOME=" + r.home,
+		needsVariable + "=" + b.needs, kubectlVariable + "=" + r.kubectl, helmVariable + "=" + r.helm,
+		gateVariable + "=" + r.gate, promVariable + "=" + r.promtool, logVariable + "=" + filepath.Join(r.home, "log"),
 	}
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()

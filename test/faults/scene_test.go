@@ -55,54 +55,54 @@ var shared = &suite.Shared[*running]{Make: func(ctx context.Context, s *suite.Se
 
 func TestMain(m *testing.M) { suite.Main(m, shared) }
 
-// world is a healthy cluster of five nodes with Calico, on the first of which
+// scene is a healthy cluster of five nodes with Calico, on the first of which
 // the daemon will run.
-type world struct {
+type scene struct {
 	*running
 	*cluster.Cluster
 	t    *testing.T
 	host *daemon.Host
 }
 
-func newWorld(t *testing.T) *world {
+func newScene(t *testing.T) *scene {
 	t.Helper()
-	w := &world{running: shared.Get(t), t: t}
-	t.Cleanup(func() { w.must((&cluster.Cluster{CP: w.cp}).Clear(context.Background())) })
+	s := &scene{running: shared.Get(t), t: t}
+	t.Cleanup(func() { s.must((&cluster.Cluster{CP: s.cp}).Clear(context.Background())) })
 	var err error
-	w.Cluster, err = cluster.New(w.ctx(), w.cp, 5)
-	w.must(err)
+	s.Cluster, err = cluster.New(s.ctx(), s.cp, 5)
+	s.must(err)
 	dir, err := os.MkdirTemp("", "sentinel-gate-host-")
-	w.must(err)
+	s.must(err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	w.must(os.Chmod(dir, 0o755))
-	w.host, err = daemon.NewHost(dir, w.Nodes[0].BootID(), cluster.BootedAgo)
-	w.must(err)
-	return w
+	s.must(os.Chmod(dir, 0o755))
+	s.host, err = daemon.NewHost(dir, s.Nodes[0].BootID(), cluster.BootedAgo)
+	s.must(err)
+	return s
 }
 
 // ctx is the test's. What waits has a deadline besides.
-func (w *world) ctx() context.Context { return w.t.Context() }
+func (s *scene) ctx() context.Context { return s.t.Context() }
 
-func (w *world) must(err error) {
-	w.t.Helper()
+func (s *scene) must(err error) {
+	s.t.Helper()
 	if err != nil {
-		w.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 }
 
 // record writes the record that the node's gate would have.
-func (w *world) record(n *controlplane.Node, bootedAt time.Time) {
-	w.t.Helper()
-	w.must(w.Record(w.ctx(), n, bootedAt))
+func (s *scene) record(n *controlplane.Node, bootedAt time.Time) {
+	s.t.Helper()
+	s.must(s.Record(s.ctx(), n, bootedAt))
 }
 
 // readRecord returns the record of a node.
-func (w *world) readRecord(node string) record.Record {
-	w.t.Helper()
-	lease, err := w.cp.Client().CoordinationV1().Leases(namespace).Get(w.ctx(), node, metav1.GetOptions{})
-	w.must(err)
+func (s *scene) readRecord(node string) record.Record {
+	s.t.Helper()
+	lease, err := s.cp.Client().CoordinationV1().Leases(namespace).Get(s.ctx(), node, metav1.GetOptions{})
+	s.must(err)
 	r, err := record.Parse(lease)
-	w.must(err)
+	s.must(err)
 	return r
 }
 
@@ -121,26 +121,26 @@ const quick = "interval: 400ms\nmaxAge: 3s\ntimeout: 1s\nstabilize: 500ms"
 func alone(o *daemon.Options) { o.Settings += "\nturn: {enabled: false}" }
 
 // start starts the daemon of the first node.
-func (w *world) start(change ...func(*daemon.Options)) *daemon.Daemon {
-	w.t.Helper()
-	o := w.options(change...)
-	d, err := daemon.Start(w.t.Context(), o)
-	w.must(err)
-	w.t.Cleanup(func() {
+func (s *scene) start(change ...func(*daemon.Options)) *daemon.Daemon {
+	s.t.Helper()
+	o := s.options(change...)
+	d, err := daemon.Start(s.t.Context(), o)
+	s.must(err)
+	s.t.Cleanup(func() {
 		_ = d.Signal(9)
 		ctx, cancel := context.WithTimeout(context.Background(), deadline)
 		defer cancel()
 		_, _ = d.Wait(ctx)
-		if w.t.Failed() {
-			w.t.Logf("decision log:\n%s", d.Log())
+		if s.t.Failed() {
+			s.t.Logf("decision log:\n%s", d.Log())
 		}
 	})
 	return d
 }
 
-func (w *world) options(change ...func(*daemon.Options)) daemon.Options {
+func (s *scene) options(change ...func(*daemon.Options)) daemon.Options {
 	o := daemon.Options{
-		Binary: w.binary, Host: w.host, Node: w.Nodes[0].Name, Namespace: namespace, Kubeconfig: w.kubeconfig,
+		Binary: s.binary, Host: s.host, Node: s.Nodes[0].Name, Namespace: namespace, Kubeconfig: s.kubeconfig,
 		Checks: pipeline, Settings: quick,
 	}
 	for _, c := range change {
@@ -149,67 +149,67 @@ func (w *world) options(change ...func(*daemon.Options)) daemon.Options {
 	return o
 }
 
-func (w *world) await(d *daemon.Daemon, from int, what string, wanted func(daemon.Line) bool) daemon.Line {
-	w.t.Helper()
-	l, err := d.Await(suite.Context(w.t, deadline), from, what, wanted)
-	w.must(err)
+func (s *scene) await(d *daemon.Daemon, from int, what string, wanted func(daemon.Line) bool) daemon.Line {
+	s.t.Helper()
+	l, err := d.Await(suite.Context(s.t, deadline), from, what, wanted)
+	s.must(err)
 	return l
 }
 
-func (w *world) poll(what string, f func() bool) {
-	w.t.Helper()
-	if err := controlplane.Poll(suite.Context(w.t, deadline), func() error {
+func (s *scene) poll(what string, f func() bool) {
+	s.t.Helper()
+	if err := controlplane.Poll(suite.Context(s.t, deadline), func() error {
 		if !f() {
 			return fmt.Errorf("not yet: %s", what)
 		}
 		return nil
 	}); err != nil {
-		w.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 }
 
 // open awaits the open gate, as the log tells it and as kured sees it.
-func (w *world) open(d *daemon.Daemon, from int) {
-	w.t.Helper()
-	w.await(d, from, "an open gate", func(l daemon.Line) bool { return l.State == "Open" && l.Previous != "" && len(l.Steps) > 0 })
-	if !w.host.Resolves() {
-		w.t.Fatalf("the log says open, and the gated sentinel does not resolve\n%s", d.Log())
+func (s *scene) open(d *daemon.Daemon, from int) {
+	s.t.Helper()
+	s.await(d, from, "an open gate", func(l daemon.Line) bool { return l.State == "Open" && l.Previous != "" && len(l.Steps) > 0 })
+	if !s.host.Resolves() {
+		s.t.Fatalf("the log says open, and the gated sentinel does not resolve\n%s", d.Log())
 	}
 }
 
 // closedBy awaits a closed gate and the step that holds it.
-func (w *world) closedBy(d *daemon.Daemon, from int, step, verdict, reason string) daemon.Step {
-	w.t.Helper()
-	l := w.await(d, from, fmt.Sprintf("a gate closed by %s: %s %s", step, verdict, reason), func(l daemon.Line) bool {
+func (s *scene) closedBy(d *daemon.Daemon, from int, step, verdict, reason string) daemon.Step {
+	s.t.Helper()
+	l := s.await(d, from, fmt.Sprintf("a gate closed by %s: %s %s", step, verdict, reason), func(l daemon.Line) bool {
 		s := l.Step(step)
 		return l.State == "Closed" && s.Verdict == verdict && s.Reason == reason
 	})
-	if w.host.Resolves() {
-		w.t.Fatalf("the log says closed, and the gated sentinel resolves\n%s", d.Log())
+	if s.host.Resolves() {
+		s.t.Fatalf("the log says closed, and the gated sentinel resolves\n%s", d.Log())
 	}
 	return l.Step(step)
 }
 
 // evaluated awaits two more evaluations that passed.
-func (w *world) evaluated(d *daemon.Daemon) {
-	w.t.Helper()
-	count := func() float64 { return w.metric(d, `sentinel_gate_evaluations_total{result="Pass"}`) }
+func (s *scene) evaluated(d *daemon.Daemon) {
+	s.t.Helper()
+	count := func() float64 { return s.metric(d, `sentinel_gate_evaluations_total{result="Pass"}`) }
 	before := count()
-	w.poll("two more passing evaluations", func() bool { return count() >= before+2 })
+	s.poll("two more passing evaluations", func() bool { return count() >= before+2 })
 }
 
 // metric reads one sample from the daemon, and -1 where there is none.
-func (w *world) metric(d *daemon.Daemon, name string) float64 {
-	w.t.Helper()
-	status, body, err := d.Get(w.ctx(), "/metrics")
-	w.must(err)
+func (s *scene) metric(d *daemon.Daemon, name string) float64 {
+	s.t.Helper()
+	status, body, err := d.Get(s.ctx(), "/metrics")
+	s.must(err)
 	if status != http.StatusOK {
-		w.t.Fatalf("/metrics answered %d", status)
+		s.t.Fatalf("/metrics answered %d", status)
 	}
 	for line := range strings.Lines(body) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			f, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			w.must(err)
+			s.must(err)
 			return f
 		}
 	}
@@ -217,31 +217,31 @@ func (w *world) metric(d *daemon.Daemon, name string) float64 {
 }
 
 // neverOpens watches the gated sentinel, as fast as it can, until stopped.
-func (w *world) neverOpens() (stop func()) {
+func (s *scene) neverOpens() (stop func()) {
 	var opened atomic.Bool
-	ctx, cancel := context.WithCancel(w.ctx())
+	ctx, cancel := context.WithCancel(s.ctx())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			if w.host.Resolves() {
+			if s.host.Resolves() {
 				opened.Store(true)
 				return
 			}
 		}
 	}()
 	return func() {
-		w.t.Helper()
+		s.t.Helper()
 		cancel()
 		<-done
 		if opened.Load() {
-			w.t.Error("the gated sentinel resolved, if only for a moment")
+			s.t.Error("the gated sentinel resolved, if only for a moment")
 		}
 	}
 }
 
-func setPod(w *world, name string, change func(*corev1.PodStatus)) {
-	w.t.Helper()
-	_, err := w.cp.SetPodStatus(w.ctx(), cluster.CNINamespace, name, change)
-	w.must(err)
+func setPod(s *scene, name string, change func(*corev1.PodStatus)) {
+	s.t.Helper()
+	_, err := s.cp.SetPodStatus(s.ctx(), cluster.CNINamespace, name, change)
+	s.must(err)
 }

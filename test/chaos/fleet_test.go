@@ -35,8 +35,8 @@ const (
 	slack = time.Second
 )
 
-// world is a cluster of daemons, and what is known of it.
-type world struct {
+// fleet is a cluster of daemons, and what is known of it.
+type fleet struct {
 	t       *testing.T
 	cp      *controlplane.ControlPlane
 	members []*member
@@ -59,9 +59,9 @@ type world struct {
 	passes     int
 }
 
-// member is a node of the world.
+// member is a node of the fleet.
 type member struct {
-	*world
+	*fleet
 	name    string
 	host    *daemon.Host
 	proxy   *proxy
@@ -111,158 +111,158 @@ type prohibition struct {
 	why  string
 }
 
-func newWorld(ctx context.Context, t *testing.T, size int, settings string, fail context.CancelFunc) *world {
+func newFleet(ctx context.Context, t *testing.T, size int, settings string, fail context.CancelFunc) *fleet {
 	t.Helper()
 	made := shared.Get(t)
 	cp, kubeconfig := start(t)
-	w := &world{
+	f := &fleet{
 		t: t, cp: cp, began: time.Now(), fail: fail, api: &disturbance{},
 		acting: map[*member]time.Time{}, forbidden: map[*prohibition]bool{},
 	}
-	w.must((&cluster.Cluster{CP: cp}).SetTurn(ctx, turn.State{Phase: turn.PhaseFree, Since: time.Now()}))
+	f.must((&cluster.Cluster{CP: cp}).SetTurn(ctx, turn.State{Phase: turn.PhaseFree, Since: time.Now()}))
 	_, err := cp.AddDaemonSet(ctx, "kube-system", "kured", map[string]string{"name": "kured"})
-	w.must(err)
+	f.must(err)
 	base, err := os.MkdirTemp(made.dir, "")
-	w.must(err)
+	f.must(err)
 	for i := range size {
-		m := &member{world: w, name: fmt.Sprintf("n%02d", i+1), trouble: &disturbance{}, bootID: string(uuid.NewUUID()), bootedAt: time.Now().Add(-cluster.BootedAgo)}
-		w.must(m.join(ctx))
+		m := &member{fleet: f, name: fmt.Sprintf("n%02d", i+1), trouble: &disturbance{}, bootID: string(uuid.NewUUID()), bootedAt: time.Now().Add(-cluster.BootedAgo)}
+		f.must(m.join(ctx))
 		m.host, err = daemon.NewHost(filepath.Join(base, m.name), m.bootID, cluster.BootedAgo)
-		w.must(err)
+		f.must(err)
 		m.proxy, err = newProxy(ctx, strings.TrimPrefix(cp.URL(), "https://"))
-		w.must(err)
+		f.must(err)
 		path := filepath.Join(base, m.name+".kubeconfig")
-		w.must(m.proxy.kubeconfig(kubeconfig, path))
+		f.must(m.proxy.kubeconfig(kubeconfig, path))
 		m.options = daemon.Options{
 			Binary: made.binary, Host: m.host, Node: m.name, Namespace: cluster.Namespace, Kubeconfig: path,
 			Checks: steps, Settings: settings,
 		}
-		w.members = append(w.members, m)
+		f.members = append(f.members, m)
 	}
-	return w
+	return f
 }
 
-func (w *world) must(err error) {
-	w.t.Helper()
+func (f *fleet) must(err error) {
+	f.t.Helper()
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 }
 
 // note adds to the timeline.
-func (w *world) note(format string, args ...any) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.noted(format, args...)
+func (f *fleet) note(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.noted(format, args...)
 }
 
 // noted is note with mu held.
-func (w *world) noted(format string, args ...any) {
-	line := fmt.Sprintf("%10.4f  ", time.Since(w.began).Seconds()) + fmt.Sprintf(format, args...)
-	w.timeline = append(w.timeline, line)
+func (f *fleet) noted(format string, args ...any) {
+	line := fmt.Sprintf("%10.4f  ", time.Since(f.began).Seconds()) + fmt.Sprintf(format, args...)
+	f.timeline = append(f.timeline, line)
 	if *tell {
-		w.t.Log(line)
+		f.t.Log(line)
 	}
 }
 
 // violated ends the run, for the first reason there is.
-func (w *world) violated(format string, args ...any) {
-	if w.violation == "" {
-		w.violation = fmt.Sprintf(format, args...)
-		w.noted("VIOLATION: %s", w.violation)
-		w.fail()
+func (f *fleet) violated(format string, args ...any) {
+	if f.violation == "" {
+		f.violation = fmt.Sprintf(format, args...)
+		f.noted("VIOLATION: %s", f.violation)
+		f.fail()
 	}
 }
 
 // forbid says that from now on gates must be closed, until it is allowed again.
-func (w *world) forbid(who *member, why string) (allow func()) {
+func (f *fleet) forbid(who *member, why string) (allow func()) {
 	p := &prohibition{time.Now(), who, why}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.forbidden[p] = true
-	w.noted("%s: must be closed", why)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forbidden[p] = true
+	f.noted("%s: must be closed", why)
 	return func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.forbidden, p)
-		w.noted("%s: over", why)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.forbidden, p)
+		f.noted("%s: over", why)
 	}
 }
 
 // watch looks at every gated path, over and over, with pauses as long as the
 // looks so that one core is left to what is looked at.
-func (w *world) watch(ctx context.Context) {
+func (f *fleet) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
-		w.look()
+		f.look()
 		time.Sleep(time.Since(began))
 	}
 }
 
 // look passes over all gated paths once. The turn takes seconds to move, so two
 // that resolve in one pass are two that are open.
-func (w *world) look() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.passes++
+func (f *fleet) look() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.passes++
 	var open *member
-	for _, m := range w.members {
+	for _, m := range f.members {
 		if !m.host.Resolves() {
 			continue
 		}
 		now := time.Now()
 		if open != nil {
-			w.violated("the gates of %s and %s are open", open.name, m.name)
+			f.violated("the gates of %s and %s are open", open.name, m.name)
 		}
 		open = m
-		for other, since := range w.acting {
+		for other, since := range f.acting {
 			if other != m {
-				w.violated("the gate of %s is open, and kured acts on that of %s since %s", m.name, other.name, since.Sub(w.began))
+				f.violated("the gate of %s is open, and kured acts on that of %s since %s", m.name, other.name, since.Sub(f.began))
 			}
 		}
-		if over := w.rebooted.Add(soak); now.Before(over) {
-			w.violated("the gate of %s is open %s before the soak after the reboot of %s is over", m.name, over.Sub(now), w.rebootedBy.name)
+		if over := f.rebooted.Add(soak); now.Before(over) {
+			f.violated("the gate of %s is open %s before the soak after the reboot of %s is over", m.name, over.Sub(now), f.rebootedBy.name)
 		}
-		for p := range w.forbidden {
+		for p := range f.forbidden {
 			if p.who != nil && p.who != m {
 				continue
 			}
-			reached := m.trouble.noneSince(p.from) && w.api.noneSince(p.from)
+			reached := m.trouble.noneSince(p.from) && f.api.noneSince(p.from)
 			if since := now.Sub(p.from); since > maxAge+slack || since > time.Second && reached {
-				w.violated("the gate of %s is open %s after: %s", m.name, since, p.why)
+				f.violated("the gate of %s is open %s after: %s", m.name, since, p.why)
 			}
 		}
 	}
-	if open == w.open {
+	if open == f.open {
 		return
 	}
 	if open != nil {
-		w.opened++
-		w.noted("%s resolves", open.name)
-		if !w.rebooted.IsZero() && w.rebootedBy != nil {
-			w.gaps = append(w.gaps, time.Since(w.rebooted)-soak)
-			w.rebootedBy = nil
+		f.opened++
+		f.noted("%s resolves", open.name)
+		if !f.rebooted.IsZero() && f.rebootedBy != nil {
+			f.gaps = append(f.gaps, time.Since(f.rebooted)-soak)
+			f.rebootedBy = nil
 		}
 	} else {
-		w.noted("%s resolves no more", w.open.name)
+		f.noted("%s resolves no more", f.open.name)
 	}
-	w.open = open
+	f.open = open
 }
 
 // current returns the node whose gate is open, or that kured acts on.
-func (w *world) current() *member {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for m := range w.acting {
+func (f *fleet) current() *member {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for m := range f.acting {
 		return m
 	}
-	return w.open
+	return f.open
 }
 
-func (w *world) ended() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.quiet
+func (f *fleet) ended() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.quiet
 }
 
 // join registers the node.
@@ -378,9 +378,9 @@ func ignore(err, what error) error {
 }
 
 // heartbeats keeps the nodes' statuses from looking old.
-func (w *world) heartbeats(ctx context.Context) {
+func (f *fleet) heartbeats(ctx context.Context) {
 	for pass(ctx, time.Minute) {
-		for _, m := range w.members {
+		for _, m := range f.members {
 			m.state.Lock()
 			node := m.node
 			m.state.Unlock()
@@ -408,19 +408,19 @@ func until(ctx context.Context, f func(context.Context) error) error {
 }
 
 // report prints what is known of a violation.
-func (w *world) report() {
-	w.mu.Lock()
-	timeline := strings.Join(w.timeline[max(0, len(w.timeline)-400):], "\n")
-	w.mu.Unlock()
-	w.t.Logf("timeline, in seconds since %s:\n%s", w.began.UTC().Format(time.RFC3339Nano), timeline)
-	for _, m := range w.members {
+func (f *fleet) report() {
+	f.mu.Lock()
+	timeline := strings.Join(f.timeline[max(0, len(f.timeline)-400):], "\n")
+	f.mu.Unlock()
+	f.t.Logf("timeline, in seconds since %s:\n%s", f.began.UTC().Format(time.RFC3339Nano), timeline)
+	for _, m := range f.members {
 		m.state.Lock()
 		said := strings.Join(m.logs, "--- ended\n")
 		if m.daemon != nil {
 			said += "--- ended\n" + tail(m.daemon.Log(), 100)
 		}
 		m.state.Unlock()
-		w.t.Logf("decision log of %s:\n%s", m.name, said)
+		f.t.Logf("decision log of %s:\n%s", m.name, said)
 	}
 }
 
