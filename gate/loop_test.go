@@ -399,7 +399,7 @@ func TestKuredIsLookedAtAgain(t *testing.T) {
 		}
 		r.run()
 		r.after(5 * r.Interval)
-		if got := r.Loop.finding.Kured.Period; int64(got) != period.Load() || got < 5 {
+		if got := r.finding.Kured.Period; int64(got) != period.Load() || got < 5 {
 			t.Errorf("knows the kured of look %d, of %d", got, period.Load())
 		}
 		r.end()

@@ -58,11 +58,7 @@ func TestNodeSelector(t *testing.T) {
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
-				watcher, ok := p.steps[0].Check.(Watcher)
-				if !ok {
-					t.Fatal("the step cannot be watched")
-				}
-				if err := watcher.Watch(ctx, func(Result) {}); !errors.Is(err, c.watch) {
+				if err := guardedWatch(ctx, p.steps[0], check, func(Result) {}); !errors.Is(err, c.watch) {
 					t.Errorf("the watch ended with %v, want %v", err, c.watch)
 				}
 			})

@@ -63,7 +63,7 @@ type Step struct {
 	// the node is not known.
 	OwnNode func(context.Context) (own cluster.Node, problem string, err error)
 
-	running *atomic.Bool
+	running atomic.Bool
 }
 
 // Pipeline is the steps that must all pass.
@@ -81,7 +81,6 @@ func NewPipeline(steps []*Step, now func(context.Context) (time.Time, error)) (*
 		return nil, errors.New("a pipeline without steps would let every reboot through: configure at least one check")
 	}
 	names := map[string]bool{}
-	p := &Pipeline{now: now}
 	for _, s := range steps {
 		if s.Check == nil || s.Timeout <= 0 {
 			return nil, fmt.Errorf("step %q has no check or no timeout", s.Name)
@@ -93,9 +92,8 @@ func NewPipeline(steps []*Step, now func(context.Context) (time.Time, error)) (*
 			return nil, fmt.Errorf("two steps are named %q", s.Name)
 		}
 		names[s.Name] = true
-		p.steps = append(p.steps, s.started())
 	}
-	return p, nil
+	return &Pipeline{steps, now}, nil
 }
 
 // Evaluate runs all steps at once, each within its timeout, none skipped
@@ -143,34 +141,20 @@ func (p *Pipeline) before(ctx context.Context, s *Step, moment time.Time) bool {
 	return err == nil && now.Before(moment)
 }
 
-// started returns the step as a pipeline runs it.
-func (s *Step) started() *Step {
-	own := *s
-	own.running = new(atomic.Bool)
-	if watcher, ok := s.Check.(Watcher); ok && !s.NodeSelector.Empty() {
-		own.Check = watchedHere{watcher, s}
+// watch passes on what the check, which is a Watcher, sees. On a node that the
+// NodeSelector does not match it is silent.
+func (s *Step) watch(ctx context.Context, w Watcher, hint func(Result)) error {
+	if !s.NodeSelector.Empty() {
+		own, problem, err := s.OwnNode(ctx)
+		if err != nil {
+			return err
+		}
+		if problem == "" && !s.NodeSelector.Matches(own.Labels) {
+			<-ctx.Done()
+			return ctx.Err()
+		}
 	}
-	return &own
-}
-
-// watchedHere is the Watcher of a step with a NodeSelector. On a node that the
-// selector does not match it is silent.
-type watchedHere struct {
-	Watcher
-	step *Step
-}
-
-// Watch passes on what the check sees, where the step asks it.
-func (w watchedHere) Watch(ctx context.Context, hint func(Result)) error {
-	own, problem, err := w.step.OwnNode(ctx)
-	if err != nil {
-		return err
-	}
-	if problem == "" && !w.step.NodeSelector.Matches(own.Labels) {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	return w.Watcher.Watch(ctx, hint)
+	return w.Watch(ctx, hint)
 }
 
 // ask asks the check, where the step is one of this node's.

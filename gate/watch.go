@@ -39,7 +39,7 @@ func keepWatching(ctx context.Context, step *Step, watcher Watcher, hints chan<-
 	for pause := breather; ctx.Err() == nil; pause = min(2*pause, longest+breather) {
 		began := time.Now()
 		short++
-		err := guardedWatch(ctx, watcher, func(r Result) {
+		err := guardedWatch(ctx, step, watcher, func(r Result) {
 			select {
 			case hints <- step.outcome(r, 0):
 			case <-ctx.Done():
@@ -63,11 +63,11 @@ func keepWatching(ctx context.Context, step *Step, watcher Watcher, hints chan<-
 	}
 }
 
-func guardedWatch(ctx context.Context, w Watcher, hint func(Result)) (err error) {
+func guardedWatch(ctx context.Context, s *Step, w Watcher, hint func(Result)) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the watch panicked: %v", p)
 		}
 	}()
-	return w.Watch(ctx, hint)
+	return s.watch(ctx, w, hint)
 }

@@ -37,60 +37,85 @@ type core struct {
 
 	now time.Time // of the event at hand, on the own clock
 
-	// What the gate said of itself.
-	gate    Gate
-	updated bool
-	// What its record knows.
-	recalled bool
+	// What it remembers, by what it is about.
+	own
+	known
+	reading
+	following
+	observed
+	pacing
+	asking
+	patience patience
+
+	move    Move
+	busy    bool // a request is under way,
+	writing bool // to write the Lease
+}
+
+// own is what the gate said of itself, and what its record knows.
+type own struct {
+	gate     Gate
+	updated  bool // it has said something
+	recalled bool // the record was asked
 	bootedAt time.Time
 	recorded int64 // the highest epoch that the record tells of,
 	owed     int64 // and the one that must be in it before anything follows
 	tiered   bool  // the node's tier was found
+}
 
-	// The Lease, as it was read or heard of last.
+// known is the Lease, as it was read or heard of last.
+type known struct {
 	lease    *coordinationv1.Lease // nil: there is none, or it is not known
 	state    State
 	operator Operator
 	problem  error
 	epoch    int64 // the highest that was seen
 	stale    bool  // it must be read before anything follows from it
-	suspect  int64 // an epoch that a record told of, and that the Lease read next must not be older than
+	suspect  int64 // an epoch that a record told of: the Lease that is read next must not be older
+	rounds   int   // how often in a row it changed between its being read and its being written
+}
 
-	readAt time.Time // when it was read last, on the own clock,
-	asOf   time.Time // when that was asked for,
-	date   time.Time // and the date of the answer, by the API server's clock
+// reading is the last answer that the Lease was read from.
+type reading struct {
+	readAt time.Time // when it came, on the own clock,
+	asOf   time.Time // when it was asked for,
+	date   time.Time // and its date, by the API server's clock
+}
 
-	follow   string // the version from which it is watched; empty: it is not
+// following is the watch, and the pauses between attempts to reach the API server.
+type following struct {
+	follow   string // the version from which the Lease is watched; empty: it is not
 	followed time.Time
 	pause    time.Duration // the next one
 	pausing  time.Time     // until when
-	rounds   int
+}
 
-	// What was observed since the last event from outside.
+// observed is what was observed beside the Lease.
+type observed struct {
+	// Since the last event from outside.
 	holder     *Holder
 	candidates *[]Candidate
-	// What was observed before.
+	// Before.
 	last       sighting
 	verified   string // the version of the Lease than which no record tells of a later epoch
 	listedOf   string // the version at which the records are being listed
 	releasedOf int64
 	releasedAt time.Time
-	patience   patience
+}
 
-	// When the next look at the holder and the next choice are due, and of which epoch.
+// pacing is when the next look at the holder and the next choice are due, and of which
+// epoch, and when to decide anew where nothing changes.
+type pacing struct {
 	lookAt, chooseAt time.Time
 	lookOf, chooseOf int64
+	againAt          time.Time
+}
 
-	move    Move
-	againAt time.Time // when to decide anew where nothing changes
-
-	// The question whether the gate may open. From when it is put until some time after
-	// it was granted the gate counts as not closed: it may open at any moment.
+// asking is the question whether the gate may open. From when it is put until some time
+// after it was granted the gate counts as not closed: it may open at any moment.
+type asking struct {
 	askedAt   time.Time // zero: nobody asks
 	confirmed time.Time // when it was granted last
-
-	busy    bool // a request is under way,
-	writing bool // to write the Lease
 }
 
 // sighting is what was seen of a holder, and when.
@@ -103,7 +128,9 @@ type sighting struct {
 
 // newCore returns a core that knows nothing yet.
 func newCore(c Config, soakOf func(map[string]Override) time.Duration, random func() float64) *core {
-	return &core{config: c, soakOf: soakOf, random: random, problem: errUnread, stale: true, pause: firstPause}
+	core := &core{config: c, soakOf: soakOf, random: random}
+	core.problem, core.stale, core.pause = errUnread, true, firstPause
+	return core
 }
 
 // step takes an event in, and returns what is wanted done. now must not go back.

@@ -11,10 +11,9 @@ import (
 // asks nothing more; when its node begins to wait it reads afresh.
 func TestIdleAsksNothing(t *testing.T) {
 	w := newWorld(time.Hour, 0, 2, 1)
-	g := w.named("a").gate
 	w.named("a").raw = false
 	w.named("a").start()
-	g = w.named("a").gate
+	g := w.named("a").gate
 	var asked []string
 	w.hears = func(of *gate, _ Event, e Effects) {
 		if of == g && e.Request != nil {

@@ -13,20 +13,20 @@ import (
 type Event interface{ event() }
 
 type (
-	// Updated: this is how the gate is.
+	// Updated says how the gate is.
 	Updated struct{ Gate }
-	// Asked: every step has passed for long enough: may the gate open, or stay open?
+	// Asked says that every step has passed for long enough, and asks: may the gate open, or stay open?
 	Asked struct{}
-	// Unasked: nobody waits for that answer any more.
+	// Unasked says that nobody waits for that answer any more.
 	Unasked struct{}
-	// Woken: the time has come that was asked for.
+	// Woken says that the time has come that was asked for.
 	Woken struct{}
-	// Heard: the watch saw the Lease, or saw that it was deleted; then it is as it was last.
+	// Heard says that the watch saw the Lease, or saw that it was deleted; then it is as it was last.
 	Heard struct {
 		Lease   *coordinationv1.Lease
 		Deleted bool
 	}
-	// Unfollowed: the watch has ended, as watches do where Err is nil.
+	// Unfollowed says that the watch has ended, as watches do where Err is nil.
 	Unfollowed struct{ Err error }
 
 	// Recalled answers RecallRecord.

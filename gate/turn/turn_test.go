@@ -163,7 +163,7 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // join adds a node that waits, with its record, and starts its gate's part.
-func (r *real) join(name string, pendingSince time.Time, change ...func(*member)) *member {
+func (r *real) join(name string, pendingSince time.Time) *member {
 	r.t.Helper()
 	ctx, boot := r.t.Context(), "boot-of-"+name
 	_, err := r.cp.AddNode(ctx, name, func(n *corev1.Node) { n.Status.NodeInfo.BootID = boot })
@@ -174,11 +174,11 @@ func (r *real) join(name string, pendingSince time.Time, change ...func(*member)
 	}}
 	_, err = r.leases.Create(ctx, lease, metav1.CreateOptions{})
 	r.must(err)
-	return r.start(name, boot, change...)
+	return r.start(name, boot)
 }
 
 // start starts the gate's part, of which the API server knows already.
-func (r *real) start(name, boot string, change ...func(*member)) *member {
+func (r *real) start(name, boot string) *member {
 	r.t.Helper()
 	config := rest.CopyConfig(r.config)
 	config.UserAgent = r.t.Name() + "/" + name
@@ -194,9 +194,6 @@ func (r *real) start(name, boot string, change ...func(*member)) *member {
 		DaemonSets: func(ns string) DaemonSetLister { return client.AppsV1().DaemonSets(ns) },
 		Order:      []labels.Selector{labels.Everything()}, Record: m, Log: slog.New(slog.DiscardHandler),
 	})
-	for _, c := range change {
-		c(m)
-	}
 	m.Update(Gate{Pending: true, ClosedSince: time.Now().Add(-time.Hour)})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan struct{})
@@ -218,7 +215,7 @@ func (m *member) await(what string, is func(View) bool) {
 		select {
 		case <-m.Views():
 		case <-ctx.Done():
-			m.r.t.Fatalf("%s: not %s: %s, %s", m.Config.Node, what, m.View(), m.View().Why())
+			m.r.t.Fatalf("%s: not %s: %s, %s", m.Node, what, m.View(), m.View().Why())
 		}
 	}
 }
@@ -484,7 +481,7 @@ func TestLooksAreShared(t *testing.T) {
 			}
 			rate := 0.0
 			for i := range c.since {
-				waits := &core{config: Config{Node: fmt.Sprint(i), Interval: 30 * time.Second}, state: state, random: func() float64 { return 0.5 }}
+				waits := &core{config: Config{Node: fmt.Sprint(i), Interval: 30 * time.Second}, known: known{state: state}, random: func() float64 { return 0.5 }}
 				rate += float64(waits.config.checkEvery()) / float64(waits.lookPause())
 			}
 			if rate < c.least-0.01 || rate > c.most+0.01 {
@@ -504,7 +501,7 @@ func TestFewList(t *testing.T) {
 		for range rounds {
 			began, draws := noon, make([]time.Duration, waiting)
 			for i := range draws {
-				waits := &core{config: Config{Interval: 30 * time.Second}, state: State{Waiting: waiting}, random: random.Float64, now: noon}
+				waits := &core{config: Config{Interval: 30 * time.Second}, known: known{state: State{Waiting: waiting}}, random: random.Float64, now: noon}
 				waits.drawn()
 				if draws[i] = waits.chooseAt.Sub(began); draws[i] > spread+time.Second {
 					t.Fatalf("it draws %s", draws[i])

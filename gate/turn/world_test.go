@@ -216,9 +216,9 @@ func (g *gate) carryOut(r Request) Event {
 		f = fails
 	}
 	var answer Event
-	switch {
-	case f == fails:
-	case f == behind:
+	switch f {
+	case fails:
+	case behind:
 		w.late = func() { g.serve(r, asked) }
 	default:
 		answer = g.serve(r, asked)
