@@ -246,9 +246,11 @@ func (c *core) onRead(e Read, out *Effects) {
 	// The answer was dated before it arrived, so that the time is never ahead.
 	c.readAt, c.asOf, c.date = c.now, e.Asked, e.Date
 	c.stale, c.epoch, c.suspect = false, max(c.epoch, c.suspect), 0
-	if e.Lease == nil {
+	switch {
+	case c.follow != "" && c.lease != nil && before(e.Version, c.lease.ResourceVersion): // what followed was heard of already
+	case e.Lease == nil:
 		c.know(nil, ErrMissing)
-	} else if c.lease == nil || !older(e.Lease, c.lease) || c.follow == "" {
+	default:
 		c.know(e.Lease, nil)
 	}
 	if c.follow == "" && c.concerned() {
@@ -261,8 +263,11 @@ func (c *core) onRead(e Read, out *Effects) {
 }
 
 // older reports whether a was written before b.
-func older(a, b *coordinationv1.Lease) bool {
-	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+func older(a, b *coordinationv1.Lease) bool { return before(a.ResourceVersion, b.ResourceVersion) }
+
+// before reports whether one resource version is before another.
+func before(a, b string) bool {
+	order, err := resourceversion.CompareResourceVersion(a, b)
 	return err == nil && order < 0
 }
 

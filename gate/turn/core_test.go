@@ -94,3 +94,30 @@ func TestWrittenEpochIsPutOnRecordAlthoughTheLeaseHasChanged(t *testing.T) {
 		t.Errorf("epoch %d was written, and it wants %#v", written.Epoch, g.request)
 	}
 }
+
+// A Lease that the watch has seen made is not taken for missing by a LIST that was
+// answered before.
+func TestReadThatIsOlderThanWhatWasHeard(t *testing.T) {
+	w := newWorld(time.Minute, 0, 1, 1)
+	g := w.named("a").gate
+	w.calm(w.clock.Add(time.Hour), idle)
+	w.remove()
+	for g.due() {
+		g.run()
+	}
+	g.step(Asked{})
+	answer := g.carryOut(g.request)
+	if read, ok := answer.(Read); !ok || read.Lease != nil {
+		t.Fatalf("asked %T, and got %+v", g.request, answer)
+	}
+	w.put(w.copies[len(w.copies)-1]) // made again meanwhile
+	for g.unseen() {
+		g.seen++
+		g.step(w.history[g.seen-1])
+	}
+	g.request = nil
+	g.step(answer)
+	if g.core.problem != nil {
+		t.Errorf("it was heard of, and then: %v", g.core.problem)
+	}
+}
