@@ -357,7 +357,7 @@ func TestForeignEntriesAreRemoved(t *testing.T) {
 		mark := d.Lines()
 		s.must(make())
 		l := s.await(d, mark, "a shout about the "+name, func(l daemon.Line) bool { return l.Level == "ERROR" })
-		if !strings.Contains(l.Error, "something foreign") || s.host.Left() {
+		if !strings.Contains(l.Error, "a foreign entry") || s.host.Left() {
 			t.Errorf("%s: left %t: %s", name, s.host.Left(), l.Text)
 		}
 	}
