@@ -338,7 +338,7 @@ func (r *reader) run(ctx context.Context, b block, below string) (string, error)
 		"PATH=" + r.bin, "HOME=" + r.home, "KUBECONFIG=" + kubeconfig, "TMPDIR=" + r.home,
 		"HELM_CACHE_HOME=" + r.home, "HELM_CONFIG_HOME=" + r.home, "HELM_DATA_HOME=" + r.home,
 		needsVariable + "=" + b.needs, kubectlVariable + "=" + r.kubectl, helmVariable + "=" + r.helm,
-		gateVariable + "=" + r.gate, promVariable + "=" + r.promtool, logVariable + "=" + filepath.Join(r.home, "log"),
+		gateVariable + "=" + r.gate, promVariable + "=" + r.promtool, "GORACE=" + os.Getenv("GORACE"), logVariable + "=" + filepath.Join(r.home, "log"),
 	}
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
