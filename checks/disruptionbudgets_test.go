@@ -504,6 +504,8 @@ func TestF23Budgets(t *testing.T) {
 			t.Cleanup(func() {
 				_ = client.AppsV1().Deployments(namespace).Delete(ctx, c.name, metav1.DeleteOptions{})
 				must(controlplane.Poll(ctx, func() error {
+					// No collector runs: what a Deployment has left would make its pods anew.
+					must(client.AppsV1().ReplicaSets(namespace).DeleteCollection(ctx, *metav1.NewDeleteOptions(0), metav1.ListOptions{}))
 					must(pods.DeleteCollection(ctx, *metav1.NewDeleteOptions(0), metav1.ListOptions{}))
 					left, err := pods.List(ctx, metav1.ListOptions{})
 					if err == nil && len(left.Items) > 0 {

@@ -141,6 +141,9 @@ func TestPrometheusRuleIsTheRuleFile(t *testing.T) {
 	}
 }
 
+// cases are the files in deploy/alerts that promtool runs.
+var cases = []string{"tests.yaml", "tests-hours.yaml"}
+
 func TestPromtool(t *testing.T) {
 	suite.NeedsServers(t)
 	promtool, err := prometheus.Binary(t.Context(), os.Stderr, "promtool")
@@ -149,7 +152,7 @@ func TestPromtool(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"},
-		{"test", "rules", "tests.yaml"},
+		append([]string{"test", "rules"}, cases...),
 	} {
 		cmd := exec.CommandContext(t.Context(), promtool, args...)
 		cmd.Dir = path(t, "deploy/alerts")
@@ -162,16 +165,24 @@ func TestPromtool(t *testing.T) {
 // Each alert is expected to fire in one case, and not to fire in another; one
 // that has a "for" is expected not to fire just before that is over.
 func TestEveryAlertIsTested(t *testing.T) {
-	var file struct {
-		Tests []struct {
-			Cases []struct {
-				Alert  string `json:"alertname"`
-				Expect []any  `json:"exp_alerts"`
-			} `json:"alert_rule_test"`
-		} `json:"tests"`
+	type sequence struct {
+		Cases []struct {
+			Alert  string `json:"alertname"`
+			Expect []any  `json:"exp_alerts"`
+		} `json:"alert_rule_test"`
 	}
-	if err := yaml.Unmarshal([]byte(read(t, "deploy/alerts/tests.yaml")), &file); err != nil {
-		t.Fatal(err)
+	var tests []sequence
+	for _, name := range cases {
+		var file struct {
+			Tests []sequence `json:"tests"`
+		}
+		if err := yaml.Unmarshal([]byte(read(t, "deploy/alerts", name)), &file); err != nil {
+			t.Fatal(err)
+		}
+		if len(file.Tests) == 0 {
+			t.Errorf("%s has no test", name)
+		}
+		tests = append(tests, file.Tests...)
 	}
 	names := map[string]bool{}
 	for _, r := range rules(t) {
@@ -180,7 +191,7 @@ func TestEveryAlertIsTested(t *testing.T) {
 		}
 		names[r.Alert] = true
 		fires, silent, waits := false, false, false
-		for _, test := range file.Tests {
+		for _, test := range tests {
 			before := false // an earlier moment of the same test did not fire
 			for _, c := range test.Cases {
 				if c.Alert != r.Alert {
@@ -200,7 +211,7 @@ func TestEveryAlertIsTested(t *testing.T) {
 			t.Errorf("tests.yaml: %s is not seen to wait for its %s", r.Alert, r.For)
 		}
 	}
-	for _, test := range file.Tests {
+	for _, test := range tests {
 		for _, c := range test.Cases {
 			if !names[c.Alert] {
 				t.Errorf("tests.yaml: there is no alert %s", c.Alert) // promtool takes its silence for a pass

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,15 +39,34 @@ var after = map[string]func(context.Context, *reader) error{
 }
 
 func TestCommands(t *testing.T) {
+	// A control plane with controllers is most of what a page takes.
+	looking := sync.OnceValue(func() *reader {
+		r := newReader(t)
+		r.startCluster(t, true)
+		r.onlyLooks(t)
+		return r
+	})
 	for _, p := range pages(t) {
 		if slices.ContainsFunc(p.blocks, func(b block) bool { return b.kind == "sh" && b.needs != "elsewhere" }) {
-			t.Run(p.name, func(t *testing.T) { runPage(t, p) })
+			t.Run(p.name, func(t *testing.T) { runPage(t, p, looking) })
 		}
 	}
 }
 
-// runPage runs the commands of a page from its top to its end, as one reader.
-func runPage(t *testing.T, p page) {
+// looks are the commands of kubectl that change nothing.
+var looks = regexp.MustCompile(`\bkubectl( (-n|--namespace)[ =]\S+)* (get|logs|exec|top|describe)\b`)
+
+// onlyLooks reports whether a page changes nothing in the cluster. Of one that is taken for such and does, the API server
+// refuses the command.
+func (p page) onlyLooks() bool {
+	return !slices.ContainsFunc(p.blocks, func(b block) bool {
+		return b.kind == "sh" && b.needs != "elsewhere" &&
+			(strings.Contains(b.text, "helm") || len(looks.FindAllString(b.text, -1)) < strings.Count(b.text, "kubectl"))
+	})
+}
+
+// runPage runs the commands of a page from its top to its end, as one reader. Those that only look share a cluster.
+func runPage(t *testing.T, p page, looking func() *reader) {
 	ctx, r := testContext(t), newReader(t)
 	below := ""
 	if filepath.Dir(p.name) == "deploy/node" {
@@ -85,7 +105,11 @@ func runPage(t *testing.T, p page) {
 			r.cp = nil
 		}
 		if r.cp == nil && (names("kubectl") || names("helm")) {
-			r.startCluster(t, !slices.Contains(withoutGate, p.name))
+			if p.onlyLooks() {
+				r.borrowCluster(looking())
+			} else {
+				r.startCluster(t, !slices.Contains(withoutGate, p.name))
+			}
 		}
 		if out, err := r.run(ctx, b, below); err != nil {
 			t.Errorf("%s:%d: %v\n%s\n%s", p.name, b.line, err, r.fill(b.text), out)

@@ -11,7 +11,7 @@
 //	yaml values      values of the chart, which is rendered with them
 //	yaml manifest    objects for the API server, or for Argo CD or Flux
 //	yaml file        any other file
-//	text, json, promql
+//	text, json, promql, go
 //
 // A path behind "values" and so on is where the block is written for the commands that follow it. Words like NODE and
 // REGISTRY are replaced: see placeholders.
@@ -52,7 +52,7 @@ type page struct {
 // pages are all that people read.
 func pages(t *testing.T) []page {
 	t.Helper()
-	names := []string{"README.md", "CHANGELOG.md", "deploy/node/README.md"}
+	names := []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "deploy/node/README.md", "test/README.md"}
 	for _, pattern := range []string{"docs/*.md", "docs/*/*.md"} {
 		found, err := filepath.Glob(filepath.Join(root(t), pattern))
 		if err != nil {
@@ -157,7 +157,7 @@ func anchor(heading string) string {
 var kinds = map[string][]string{
 	"sh":   {"", "fresh", "cluster", "network", "node", "elsewhere"},
 	"yaml": {"", "values", "manifest", "file"},
-	"text": {""}, "json": {""}, "promql": {""},
+	"text": {""}, "json": {""}, "promql": {""}, "go": {""},
 }
 
 func TestEveryBlockSaysWhatItIs(t *testing.T) {

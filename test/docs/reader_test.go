@@ -67,6 +67,8 @@ type reader struct {
 	home string
 	bin  string // all that is on PATH
 	cp   *controlplane.ControlPlane
+	// kubeconfig is the administrator's, or of somebody who may only look.
+	kubeconfig string
 	// words are what the placeholders of the pages stand for.
 	words map[string]string
 }
@@ -166,7 +168,7 @@ func (r *reader) startCluster(t *testing.T, withGate bool) {
 		t.Fatal(err)
 	}
 	t.Cleanup(cp.Stop)
-	r.cp = cp
+	r.cp, r.kubeconfig = cp, cp.Kubeconfig()
 	for plural, kind := range operators {
 		if err := cp.Apply(ctx, fmt.Appendf(nil, `
 apiVersion: apiextensions.k8s.io/v1
@@ -210,6 +212,43 @@ spec:
 			t.Fatalf("%v\n%s", err, out)
 		}
 		r.words["POD"] = r.podOnNode(ctx, t, cluster.Namespace, "app.kubernetes.io/name=sentinel-gate")
+	}
+}
+
+// onlyLooks takes all rights in the cluster but those to read from the reader.
+func (r *reader) onlyLooks(t *testing.T) {
+	t.Helper()
+	ctx := testContext(t)
+	if err := r.cp.Apply(ctx, []byte(`
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: looks, namespace: default}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: looks}
+rules: [{apiGroups: ["*"], resources: ["*"], verbs: [get, list, watch]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: looks}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: looks}
+subjects: [{kind: ServiceAccount, namespace: default, name: looks}]
+`)); err != nil {
+		t.Fatal(err)
+	}
+	kubeconfig, err := r.cp.ServiceAccountKubeconfig(ctx, "default", "looks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.kubeconfig = kubeconfig
+}
+
+// borrowCluster gives the reader the cluster of another.
+func (r *reader) borrowCluster(from *reader) {
+	r.cp, r.kubeconfig = from.cp, from.kubeconfig
+	for _, word := range []string{"POD", "KURED_POD"} {
+		r.words[word] = from.words[word]
 	}
 }
 
@@ -291,7 +330,7 @@ func (r *reader) run(ctx context.Context, b block, below string) (string, error)
 	}
 	kubeconfig := os.DevNull
 	if r.cp != nil {
-		kubeconfig = r.cp.Kubeconfig()
+		kubeconfig = r.kubeconfig
 	}
 	cmd := exec.CommandContext(ctx, "/bin/bash", "-euo", "pipefail", "-c", r.fill(b.text))
 	cmd.Dir = filepath.Join(r.dir, below)
@@ -299,7 +338,7 @@ func (r *reader) run(ctx context.Context, b block, below string) (string, error)
 		"PATH=" + r.bin, "HOME=" + r.home, "KUBECONFIG=" + kubeconfig, "TMPDIR=" + r.home,
 		"HELM_CACHE_HOME=" + r.home, "HELM_CONFIG_HOME=" + r.home, "HELM_DATA_HOME=" + r.home,
 		needsVariable + "=" + b.needs, kubectlVariable + "=" + r.kubectl, helmVariable + "=" + r.helm,
-		gateVariable + "=" + r.gate, promVariable + "=" + r.promtool, logVariable + "=" + filepath.Join(r.home, "log"),
+		gateVariable + "=" + r.gate, promVariable + "=" + r.promtool, "GORACE=" + os.Getenv("GORACE"), logVariable + "=" + filepath.Join(r.home, "log"),
 	}
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()

@@ -220,11 +220,15 @@ func TestF20NoChildrenAndFlatMemory(t *testing.T) {
 	})
 	evaluations := func() float64 { return s.metric(d, `sentinel_gate_evaluations_total{result="Fail"}`) }
 	heap := func() float64 { return s.metric(d, "go_memstats_heap_inuse_bytes") }
-	s.poll("300 evaluations", func() bool { return evaluations() > 300 })
+	s.poll("200 evaluations", func() bool { return evaluations() > 200 })
 	early := heap()
-	s.poll("1000 more evaluations", func() bool { return evaluations() > 1300 })
-	if late := heap(); late > early+8<<20 {
-		t.Errorf("the heap grew from %.1f to %.1f MiB in 1000 evaluations", early/(1<<20), late/(1<<20))
+	s.poll("600 more evaluations", func() bool { return evaluations() > 800 })
+	// It goes up and down between two collections; what is leaked stays.
+	late := heap()
+	for end := time.Now().Add(10 * time.Second); late > early+4<<20 && time.Now().Before(end); late = min(late, heap()) {
+	}
+	if late > early+4<<20 {
+		t.Errorf("the heap grew from %.1f to %.1f MiB in 600 evaluations", early/(1<<20), late/(1<<20))
 	}
 	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", d.PID()))
 	s.must(err)

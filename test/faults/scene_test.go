@@ -216,18 +216,22 @@ func (s *scene) metric(d *daemon.Daemon, name string) float64 {
 	return -1
 }
 
-// neverOpens watches the gated sentinel, as fast as it can, until stopped.
+// neverOpens watches the gated sentinel, some thousand times a second, until stopped.
 func (s *scene) neverOpens() (stop func()) {
 	var opened atomic.Bool
 	ctx, cancel := context.WithCancel(s.ctx())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		// A processor that does nothing but look would be missed by what is looked at.
+		tick := time.NewTicker(100 * time.Microsecond)
+		defer tick.Stop()
 		for ctx.Err() == nil {
 			if s.host.Resolves() {
 				opened.Store(true)
 				return
 			}
+			<-tick.C
 		}
 	}()
 	return func() {

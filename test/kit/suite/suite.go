@@ -13,6 +13,11 @@ import (
 
 // Main runs the tests of a package, stops what they shared, and exits. It is the whole of a TestMain.
 func Main(m *testing.M, shared ...interface{ Stop() }) {
+	// With the race detector every process sleeps for a second before it exits, unless it is told otherwise. What the
+	// tests start inherits this.
+	if os.Getenv("GORACE") == "" {
+		_ = os.Setenv("GORACE", "atexit_sleep_ms=0")
+	}
 	status := m.Run()
 	for _, s := range shared {
 		s.Stop()
