@@ -32,7 +32,7 @@ func newAlertmanager(path string, s Server) (*alertmanagerAPI, []error) {
 	if err != nil {
 		return nil, []error{fmt.Errorf("%s.url: %w", path, err)}
 	}
-	client.Transport = clock.Transport(client.Transport)
+	client.Transport = new(clock.Witness).Transport(client.Transport)
 	return &alertmanagerAPI{host, base, client}, nil
 }
 

@@ -30,7 +30,7 @@ func newPrometheus(path string, s Server) (*prometheusAPI, []error) {
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	client.Transport = clock.Transport(whole{client.Transport})
+	client.Transport = new(clock.Witness).Transport(whole{client.Transport})
 	server, err := api.NewClient(api.Config{Address: s.URL, Client: client})
 	if err != nil {
 		return nil, []error{fmt.Errorf("%s.url: %w", path, err)}

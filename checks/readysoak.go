@@ -15,6 +15,7 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 )
 
 // ReadySoakOptions are the options of readySoak.
@@ -73,33 +74,51 @@ func (c readySoak) WithoutRecords() gate.Check {
 	return c
 }
 
-// Check reads all nodes and all records.
+// Check reads all nodes and all records, and how the turn stands.
 func (c readySoak) Check(ctx context.Context) (gate.Result, error) {
-	nodes, records, err := c.read(ctx)
+	nodes, records, stands, err := c.read(ctx)
 	if err != nil {
 		return gate.Result{}, err
 	}
-	return soaked(nodes.Items, byNode(records.Items), earlier(nodes.Now, records.Now), c.options), nil
+	return soaked(nodes.Items, byNode(records.Items), stands, earlier(nodes.Now, records.Now), c.options), nil
 }
 
-func (c readySoak) read(ctx context.Context) (cluster.Listing[cluster.Node], cluster.Listing[cluster.Entry], error) {
-	nodes, err := c.cluster.Nodes(ctx)
-	if err != nil {
-		return nodes, cluster.Listing[cluster.Entry]{}, err
+func (c readySoak) read(ctx context.Context) (nodes cluster.Listing[cluster.Node], records cluster.Listing[cluster.Entry], stands *turn.State, err error) {
+	if nodes, err = c.cluster.Nodes(ctx); err != nil {
+		return nodes, records, nil, err
 	}
-	records, err := c.cluster.Records(ctx)
-	return nodes, records, err
+	if records, err = c.cluster.Records(ctx); err != nil {
+		return nodes, records, nil, err
+	}
+	exists := make(map[string]bool, len(nodes.Items))
+	for _, n := range nodes.Items {
+		exists[n.Name] = true
+	}
+	if slices.ContainsFunc(records.Items, func(e cluster.Entry) bool { return isOpen(e) && !exists[e.Node] }) {
+		stands, err = c.cluster.Turn(ctx)
+	}
+	return nodes, records, stands, err
+}
+
+// isOpen reports whether the gate of the record's node was open when it was written.
+func isOpen(e cluster.Entry) bool { return e.State == gate.Open.String() }
+
+// settled reports whether the turn has moved on since the node's gate was open, which it
+// does by a proof alone: the node has rebooted, or counts as if it had, and a whole soak
+// runs or is over; or its own gate gave it up.
+func settled(e cluster.Entry, stands *turn.State) bool {
+	return stands != nil && e.TurnEpoch > 0 && stands.Epoch > e.TurnEpoch && !stands.HeldBy(e.Node)
 }
 
 // Watch hints when a node changes its readiness or turns out to have rebooted.
 func (c readySoak) Watch(ctx context.Context, hint func(gate.Result)) error {
-	nodes, records, err := c.read(ctx)
+	nodes, records, stands, err := c.read(ctx)
 	if err != nil {
 		return err
 	}
 	var mu sync.Mutex
 	judge := func() {
-		if r := soaked(nodes.Items, byNode(records.Items), earlier(nodes.Now, records.Now), c.options); r.Verdict != gate.Pass {
+		if r := soaked(nodes.Items, byNode(records.Items), stands, earlier(nodes.Now, records.Now), c.options); r.Verdict != gate.Pass {
 			hint(r)
 		}
 	}
@@ -120,7 +139,7 @@ func (readySoak) Rules() []rbacv1.PolicyRule { return []rbacv1.PolicyRule{cluste
 // of a node with a gate lets it boot just now, gives it another boot ID and
 // takes away its record.
 func (c readySoak) Verify(ctx context.Context) (Verification, error) {
-	nodes, records, err := c.read(ctx)
+	nodes, records, stands, err := c.read(ctx)
 	if err != nil {
 		return Verification{}, err
 	}
@@ -128,12 +147,12 @@ func (c readySoak) Verify(ctx context.Context) (Verification, error) {
 	known := byNode(records.Items)
 	v := Verification{
 		Looked: fmt.Sprintf("%s and %s", gate.Count(len(nodes.Items), "node"), gate.Count(len(records.Items), "record")),
-		Result: soaked(nodes.Items, known, now, c.options),
+		Result: soaked(nodes.Items, known, stands, now, c.options),
 	}
 	mutate := func(change string, i int, worsen func(n *cluster.Node, records map[string]cluster.Entry)) {
 		changed, entries := slices.Clone(nodes.Items), maps.Clone(known)
 		worsen(&changed[i], entries)
-		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, changed[i].Name), soaked(changed, entries, now, c.options)})
+		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, changed[i].Name), soaked(changed, entries, stands, now, c.options)})
 	}
 	chosen := func(n cluster.Node) bool { return c.options.Selector.Matches(n.Labels) }
 	if i := slices.IndexFunc(nodes.Items, chosen); i >= 0 {
@@ -183,10 +202,11 @@ type event struct {
 	ahead bool // it was dated in the future
 }
 
-// soaked is the pure part: now is the API server's time. What it cannot know it
-// names: a node without a record, or with that of another boot, has rebooted
-// without its gate coming back, and nobody can say when.
-func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Time, o ReadySoakOptions) gate.Result {
+// soaked is the pure part: stands is how the turn stands, and nil where that is not
+// known; now is the API server's time. What it cannot know it names: a node without a
+// record, or with that of another boot, has rebooted without its gate coming back, and
+// nobody can say when.
+func soaked(nodes []cluster.Node, records map[string]cluster.Entry, stands *turn.State, now time.Time, o ReadySoakOptions) gate.Result {
 	var last event
 	happened := func(at time.Time, format string, args ...any) {
 		ahead := at.After(now)
@@ -207,7 +227,7 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Tim
 		unsure = append(unsure, who)
 	}
 	selected := 0
-	exists := map[string]bool{}
+	exists, booted := map[string]bool{}, map[string]string{}
 	for _, n := range nodes {
 		exists[n.Name] = true
 		if !o.Selector.Matches(n.Labels) {
@@ -245,11 +265,14 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Tim
 			undecided("BadRecord", n.Name+" ("+record.Err.Error()+")")
 		case n.BootID == "":
 			undecided("NoBootID", n.Name+" (its Node status has no bootID)")
+		case booted[n.BootID] != "":
+			undecided("SharedBootID", n.Name+" (has the bootID of "+booted[n.BootID]+": nodes that are containers of one machine, whose reboots do not show)")
 		case record.BootID != n.BootID:
 			undecided("RebootNotRecorded", n.Name+" (rebooted, and its gate has not come back)")
 		case !joined:
 			happened(record.BootedAt, "node %s booted", n.Name)
 		}
+		booted[n.BootID] = n.Name
 	}
 	// A deleted node does not take the trace of its last recorded boot with it,
 	// and one that went away while its gate was open may have rebooted since.
@@ -259,7 +282,11 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, now time.Tim
 		case exists[name]:
 		case record.Err != nil:
 			undecided("BadRecord", name+", which is gone ("+record.Err.Error()+")")
-		case record.State == gate.Open.String():
+		case isOpen(record) && settled(record, stands):
+			if stands.Phase == turn.PhaseSoaking && stands.Holder == name {
+				happened(stands.RebootedAt, "node %s, which is gone, counts as rebooted", name)
+			}
+		case isOpen(record):
 			undecided("GoneWhileOpen", name+" (its Node object went away while its gate was open; find out why, then delete the record)")
 		case !o.IgnoreJoined || record.PreviousBootID != "":
 			happened(record.BootedAt, "node %s, which is gone, booted", name)

@@ -235,7 +235,7 @@ func TestSoaked(t *testing.T) {
 		{"a node whose gate is open, and that is there", []cluster.Node{a}, []cluster.Entry{recorded("a", 40*day, opened)}, full, wanted{gate.Pass, "Soaked", ""}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := soaked(c.nodes, byNode(c.records), now, c.options)
+			got := soaked(c.nodes, byNode(c.records), nil, now, c.options)
 			c.want.compare(t, got)
 			if got.RetryAfter != c.retry {
 				t.Errorf("it may change after %s, want %s", got.RetryAfter, c.retry)
@@ -251,9 +251,9 @@ func TestReasonIsStable(t *testing.T) {
 	for i := range 4 {
 		records = append(records, recorded(fmt.Sprintf("gone-%d", i), 40*day, malformed), recorded(fmt.Sprintf("open-%d", i), 40*day, opened))
 	}
-	first := soaked([]cluster.Node{old("a")}, byNode(records), now, readySoakDefaults())
+	first := soaked([]cluster.Node{old("a")}, byNode(records), nil, now, readySoakDefaults())
 	for range 100 {
-		if again := soaked([]cluster.Node{old("a")}, byNode(records), now, readySoakDefaults()); again != first {
+		if again := soaked([]cluster.Node{old("a")}, byNode(records), nil, now, readySoakDefaults()); again != first {
 			t.Fatalf("the same cluster is\n%s: %s\nand\n%s: %s", first.Reason, first.Message, again.Reason, again.Message)
 		}
 	}
@@ -364,7 +364,7 @@ func TestF14Joined(t *testing.T) {
 				if ignore {
 					want = c.tolerant
 				}
-				want.compare(t, soaked([]cluster.Node{old("a"), b}, byNode(records), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: ignore}))
+				want.compare(t, soaked([]cluster.Node{old("a"), b}, byNode(records), nil, now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: ignore}))
 			})
 		}
 	}
@@ -376,13 +376,13 @@ func TestF14Joined(t *testing.T) {
 				first(&gone)
 				want = wanted{gate.Pass, "Soaked", ""}
 			}
-			want.compare(t, soaked([]cluster.Node{old("a")}, byNode([]cluster.Entry{recorded("a", 40*day), gone}), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: true}))
+			want.compare(t, soaked([]cluster.Node{old("a")}, byNode([]cluster.Entry{recorded("a", 40*day), gone}), nil, now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: true}))
 		})
 	}
 	t.Run("only joined nodes", func(t *testing.T) {
 		b := old("b", createdAgo(time.Hour), readyFor(time.Hour))
 		wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 node"}.compare(t,
-			soaked([]cluster.Node{b}, byNode([]cluster.Entry{recorded("b", 2*time.Hour, first)}), now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: true}))
+			soaked([]cluster.Node{b}, byNode([]cluster.Entry{recorded("b", 2*time.Hour, first)}), nil, now, ReadySoakOptions{Duration: model.Duration(day), IgnoreJoined: true}))
 	})
 }
 
@@ -476,7 +476,7 @@ func FuzzSoaked(f *testing.F) {
 			records["gone"] = d.entry("gone")
 		}
 
-		got := soaked(nodes, records, now, o)
+		got := soaked(nodes, records, nil, now, o)
 		switch {
 		case got.Reason == "" || got.Message == "":
 			t.Errorf("a result without words: %+v", got)
@@ -506,7 +506,7 @@ func FuzzSoaked(f *testing.F) {
 			e.BootedAt = d.later(e.BootedAt)
 			moved[name] = e
 		}
-		if r := soaked(shifted, moved, now, o); r.Verdict == gate.Pass {
+		if r := soaked(shifted, moved, nil, now, o); r.Verdict == gate.Pass {
 			t.Errorf("%s (%s) passes when events are moved later: %s\nbefore %+v %+v\nafter  %+v %+v", got.Reason, got.Message, r.Message, nodes, records, shifted, moved)
 		}
 
@@ -518,7 +518,7 @@ func FuzzSoaked(f *testing.F) {
 			more["added"] = d.entry("added")
 		}
 		added := append(slices.Clone(nodes), d.node("added"))
-		if r := soaked(added, more, now, o); r.Verdict == gate.Pass {
+		if r := soaked(added, more, nil, now, o); r.Verdict == gate.Pass {
 			t.Errorf("%s (%s) passes with a node more: %s\n%+v %+v", got.Reason, got.Message, r.Message, added, more)
 		}
 	})
@@ -558,9 +558,9 @@ func TestF14JoinedWithoutAGate(t *testing.T) {
 	}
 	o := readySoakDefaults()
 	o.GateSelector = selector(t, "kubernetes.io/os!=windows")
-	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]cluster.Node{windows}, nil, now, o))
+	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]cluster.Node{windows}, nil, nil, now, o))
 	o.IgnoreJoined = true
-	wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 node"}.compare(t, soaked([]cluster.Node{windows}, nil, now, o))
+	wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 node"}.compare(t, soaked([]cluster.Node{windows}, nil, nil, now, o))
 	windows.Since = now.Add(-time.Hour)
-	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]cluster.Node{windows}, nil, now, o))
+	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]cluster.Node{windows}, nil, nil, now, o))
 }

@@ -70,6 +70,11 @@ func (a *announcer) announceWiring(f wiring.Finding) {
 		level = slog.LevelError
 	}
 	a.log.Log(context.Background(), level, f.Message, "wiring", string(f.Reason))
+	if f.Kured != nil {
+		for _, warning := range f.Kured.Warnings() {
+			a.log.Warn(warning, "wiring", string(f.Reason))
+		}
+	}
 }
 
 // says is what makes a log line a new one.

@@ -61,6 +61,12 @@ type Outcome struct {
 
 func (o Outcome) passed() bool { return o.Verdict == Pass }
 
+// erred reports whether the step got no answer. That may be this node's own trouble: its
+// network, its name server.
+func (o Outcome) erred() bool {
+	return o.Verdict == Unknown && (o.Reason == ReasonError || o.Reason == ReasonTimeout || o.Reason == ReasonStillRunning || o.Reason == ReasonPanic)
+}
+
 // holds reports whether the outcome holds the gate closed.
 func (o Outcome) holds() bool { return !o.passed() && !o.Soft && o.Override == "" }
 
@@ -112,6 +118,13 @@ func (d Decision) Overridden() Outcomes {
 func (d Decision) nodeBlocked() bool {
 	blocking := d.Blocking()
 	return len(blocking) > 0 && !slices.ContainsFunc(blocking, func(o Outcome) bool { return o.scope != NodeScope })
+}
+
+// stepsErr reports whether the steps that hold the gate closed are about this node, or
+// such as could not decide for an error, and of these one at least.
+func (d Decision) stepsErr() bool {
+	blocking := d.Blocking()
+	return slices.ContainsFunc(blocking, Outcome.erred) && !slices.ContainsFunc(blocking, func(o Outcome) bool { return o.scope != NodeScope && !o.erred() })
 }
 
 func (d Decision) where(wanted func(Outcome) bool) Outcomes {

@@ -7,11 +7,19 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/gate/tether"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
+	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
 // breather is the least time between two evaluations, and between two raw
 // sentinels: whatever flaps cannot make the gate hammer the API server.
 const breather = time.Second
+
+// recheck is how late the next evaluation is at most, whatever the steps announced.
+const recheck = 10 * time.Minute
+
+// someIntervals is for how many of them steps err before that is taken for this node's
+// own trouble.
+const someIntervals = 5
 
 // jitter is the part of the interval by which an evaluation may begin earlier or
 // later: it keeps the nodes apart.
@@ -40,6 +48,11 @@ type evaluations struct {
 	// nodeBlockedSince is since when only steps about this node hold it back, and zero
 	// where something else does.
 	nodeBlockedSince time.Time
+	// erringSince is since when only such steps hold it back, and steps that err.
+	erringSince time.Time
+	// failingSince is since when the gate could not be opened although it might; zero:
+	// the last attempt was none, or succeeded.
+	failingSince time.Time
 	// last is what was decided last, with what was heard of since.
 	last Decision
 	// counts are the evaluations by their worst verdict.
@@ -62,11 +75,15 @@ type evaluated struct {
 	// a turn. refusal is why not, where the turn was asked.
 	confirmed bool
 	refusal   error
+	// finding is what the kured on this node looks at, where the gate is to open; nil:
+	// it was not looked for.
+	finding *wiring.Finding
 }
 
 // start begins an evaluation. Where the gate would open, or stay open, by it, the turn
-// is asked as well; nil: there is none.
-func (e *evaluations) start(ctx context.Context, now time.Time, p *Pipeline, overrides map[string]turn.Override, open bool, taken *turn.Turn) {
+// is asked as well; nil: there is none. Before it opens look finds the kured, where it is
+// not nil.
+func (e *evaluations) start(ctx context.Context, now time.Time, p *Pipeline, overrides map[string]turn.Override, open bool, taken *turn.Turn, look func(context.Context) wiring.Finding) {
 	ctx, cancel := context.WithCancel(ctx)
 	x := &evaluation{
 		began: now, beganAt: tether.Now(), cancel: cancel,
@@ -83,6 +100,10 @@ func (e *evaluations) start(ctx context.Context, now time.Time, p *Pipeline, ove
 		default:
 			result.refusal = taken.Confirm(ctx)
 			result.confirmed = result.refusal == nil
+		}
+		if result.confirmed && !open && look != nil {
+			finding := look(ctx)
+			result.finding = &finding
 		}
 		x.done <- result
 	}()
@@ -110,7 +131,8 @@ func (e *evaluations) stop() {
 // forget drops all that is known of the cluster.
 func (e *evaluations) forget() {
 	e.stop()
-	e.due, e.announced, e.passingSince, e.nodeBlockedSince = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	e.due, e.announced, e.passingSince = time.Time{}, time.Time{}, time.Time{}
+	e.nodeBlockedSince, e.erringSince, e.failingSince = time.Time{}, time.Time{}, time.Time{}
 	e.last = Decision{}
 }
 
@@ -144,16 +166,14 @@ func (e *evaluations) finish(result evaluated, now time.Time) (stable bool) {
 	earliest := time.Duration((1 - jitter) * float64(e.interval))
 	e.due = x.began.Add(earliest + time.Duration(spread))
 
-	if !result.nodeBlocked() {
-		e.nodeBlockedSince = time.Time{}
-	} else if e.nodeBlockedSince.IsZero() {
-		e.nodeBlockedSince = now
-	}
+	since(&e.nodeBlockedSince, result.nodeBlocked(), now)
+	since(&e.erringSince, result.stepsErr(), now)
 	if !result.Passes() {
 		e.passingSince = time.Time{}
 		if wait := result.RetryAfter(); wait > 0 {
-			// Every blocking step knows when it can change: there is nothing to learn before.
-			e.due = x.began.Add(wait + time.Duration(spread))
+			// Every blocking step knows when it can change. But what it waits for may be gone
+			// before: a node that was scaled in, an override of its own.
+			e.due = x.began.Add(min(wait, recheck) + time.Duration(spread))
 		}
 		return false
 	}
@@ -185,6 +205,21 @@ func (e *evaluations) hear(d Decision, now time.Time) {
 		}
 	}
 	e.last = d
+}
+
+// since keeps since when something is so.
+func since(at *time.Time, is bool, now time.Time) {
+	if !is {
+		*at = time.Time{}
+	} else if at.IsZero() {
+		*at = now
+	}
+}
+
+// stepsErr reports whether for some intervals only steps that err, and such as are about
+// this node, have held it back.
+func (e *evaluations) stepsErr(now time.Time) bool {
+	return !e.erringSince.IsZero() && now.Sub(e.erringSince) >= someIntervals*e.interval
 }
 
 // nodeBlocked reports whether for an interval at least only steps about this node have

@@ -31,7 +31,8 @@ type Loop struct {
 	// have passed before it opens.
 	Interval, MaxAge, Stabilize time.Duration
 	// Wiring tells what the kured on this node looks at; where it is nil, that
-	// is not looked for. It is asked every Interval and before the gate opens.
+	// is not looked for. It is asked every Interval and before the gate opens, beside
+	// the loop.
 	Wiring func() wiring.Finding
 	// Turn takes part in the cluster's turn; where it is nil every gate decides
 	// for itself.
@@ -62,6 +63,8 @@ type Loop struct {
 	view        turn.View
 	finding     wiring.Finding
 	findings    chan wiring.Finding
+	kured       *wiring.Kured                        // as it was last seen
+	lookAtKured func(context.Context) wiring.Finding // nil: nobody looks
 
 	announcer announcer
 }
@@ -150,7 +153,7 @@ func (l *Loop) act(ctx context.Context, now time.Time) error {
 		l.look(now)
 	}
 	if e := &l.evaluations; e.running == nil && !e.due.IsZero() && !now.Before(e.due) {
-		e.start(ctx, now, l.Pipeline, l.view.Operator.Overrides, l.state == Open, l.Turn)
+		e.start(ctx, now, l.Pipeline, l.view.Operator.Overrides, l.state == Open, l.Turn, l.lookAtKured)
 	}
 	l.announcer.remind(now)
 	return nil
@@ -252,20 +255,24 @@ func (l *Loop) onTurn(v turn.View) {
 
 // updateTurn tells the turn how this gate is.
 func (l *Loop) updateTurn() {
-	if l.Turn == nil {
-		return
+	if l.Turn != nil {
+		l.Turn.Update(l.asTurnKnows(time.Now()))
 	}
-	now := time.Now()
+}
+
+// asTurnKnows is what the turn is told of this gate.
+func (l *Loop) asTurnKnows(now time.Time) turn.Gate {
 	// What could not be removed is as good as open.
 	resolves := l.state == Open || l.view.Concerns(l.Turn.Node, l.raw.Pending) && l.Gated.Resolves()
 	if l.resolved && !resolves {
 		l.closedSince = now
 	}
 	l.resolved = resolves
-	l.Turn.Update(turn.Gate{
-		Pending: l.raw.Pending, Open: resolves, ClosedSince: l.closedSince,
-		NodeBlocked: l.evaluations.nodeBlocked(now), Kured: l.finding.Kured,
-	})
+	return turn.Gate{
+		Pending: l.raw.Pending, Open: resolves, ClosedSince: l.closedSince, FailingSince: l.evaluations.failingSince,
+		NodeBlocked: l.evaluations.nodeBlocked(now), StepsErr: l.evaluations.stepsErr(now),
+		Kured: l.kured, NoKured: l.finding.Reason == wiring.NoKured,
+	}
 }
 
 // startOver closes the gate and evaluates anew.
@@ -320,6 +327,9 @@ func (l *Loop) onResult(ctx context.Context, result evaluated) {
 		}
 		l.close("closed: every step passes, but " + refusal.Error() + softly(result.Decision))
 	default:
+		if result.finding != nil {
+			l.onFinding(*result.finding)
+		}
 		l.permit(ctx, x)
 	}
 }
@@ -338,17 +348,16 @@ func (l *Loop) permit(ctx context.Context, x *evaluation) {
 		l.become(Open, l.announcer.status.Why)
 		return
 	}
-	if l.Wiring != nil {
-		l.onFinding(l.Wiring())
-	}
 	if err := l.Gated.Open(until, func() error { return l.permitted(ctx) }); err != nil {
 		l.lookAt = time.Now()
+		since(&l.evaluations.failingSince, true, l.lookAt)
 		l.close("closed: " + err.Error())
 		if ctx.Err() == nil {
 			l.Log.Warn("every step passes, but the gate could not be opened", "error", err)
 		}
 		return
 	}
+	l.evaluations.failingSince = time.Time{}
 	l.watches.begin(ctx, l.Pipeline.steps, l.Interval, l.Log)
 	l.become(Open, "open: every step passes, and kured may reboot this node"+softly(l.evaluations.last))
 }
@@ -378,11 +387,11 @@ func (l *Loop) watchWiring(ctx context.Context) {
 	if l.Wiring == nil {
 		return
 	}
-	l.findings = make(chan wiring.Finding)
+	l.findings, l.lookAtKured = make(chan wiring.Finding), newKuredLook(l.Wiring).look
 	go func() {
 		for {
 			select {
-			case l.findings <- l.Wiring():
+			case l.findings <- l.lookAtKured(ctx):
 			case <-ctx.Done():
 				return
 			}
@@ -403,6 +412,9 @@ func (l *Loop) onFinding(f wiring.Finding) {
 		return
 	}
 	l.finding = f // also where kured's window, its period or its lock is another one now
+	if f.Kured != nil {
+		l.kured = f.Kured
+	}
 	if f.Reason == before.Reason {
 		return
 	}

@@ -366,7 +366,7 @@ func TestSlowEvaluationDoesNotOpen(t *testing.T) {
 	})
 }
 
-// A soak that knows its end is not asked before.
+// A soak that knows its end is not asked before, but for a look now and then.
 func TestAnnouncedRetryIsNotPolled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		soaking := Failed("Soaking", "soaking")
@@ -376,15 +376,145 @@ func TestAnnouncedRetryIsNotPolled(t *testing.T) {
 		r.run()
 		r.require()
 		r.after(9 * time.Hour)
-		if soak.count() != 1 {
+		if soak.count() > 6*9+1 {
 			t.Errorf("%d evaluations in nine of ten announced hours", soak.count())
 		}
-		if wait := time.Until(r.status().RetryAt); wait < time.Hour || wait > time.Hour+time.Minute {
+		if wait := time.Until(r.status().RetryAt); wait < 0 || wait > recheck+time.Minute {
 			t.Errorf("the next evaluation is announced in %s", wait)
 		}
+		r.end()
+	})
+}
+
+// F52: what a soak waited for is gone, hours before the time that it announced: a node was
+// scaled in, or the operator changed the selector.
+func TestF52AnnouncedRetryIsLookedAtAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		soaking := Failed("Soaking", "soaking")
+		soaking.RetryAfter = 23 * time.Hour
+		soak := &script{result: soaking}
+		r := newRig(t, soak)
+		r.run()
+		r.require()
+		r.after(time.Hour)
 		soak.set(pass)
-		r.after(time.Hour + 2*time.Minute)
-		r.wantOpen("when the soak is over, and stabilize")
+		r.after(recheck + 2*time.Minute)
+		r.wantOpen("when nothing is waited for, and stabilize")
+		r.end()
+	})
+}
+
+// F50: a process of kured's that cannot be read stops nothing: the gate opens, evaluates
+// and closes as ever, and says that it does not know what kured looks at.
+func TestF50LookAtKuredHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{result: pass}
+		r := newRig(t, s)
+		hang, hangs := make(chan struct{}), atomic.Bool{}
+		r.Wiring = func() wiring.Finding {
+			if hangs.Load() {
+				<-hang
+			}
+			return wiring.Finding{Reason: wiring.Wired, Kured: &wiring.Kured{}}
+		}
+		r.run()
+		hangs.Store(true)
+		r.require()
+		r.after(3 * time.Minute)
+		r.wantOpen("although nobody can tell what kured looks at")
+		if f := r.status().Wiring; f.Reason != wiring.Undetermined || !strings.Contains(f.Message, "has not ended within 5s") {
+			t.Errorf("%s: %s", f.Reason, f.Message)
+		}
+		before := s.count()
+		r.after(10 * time.Minute)
+		if n := s.count() - before; n < 15 || !r.Alive() {
+			t.Errorf("%d evaluations in ten minutes, alive: %t", n, r.Alive())
+		}
+		s.set(fail)
+		r.after(r.Interval + 10*time.Second)
+		r.wantClosed("when a step fails")
+		close(hang)
+		r.end()
+	})
+}
+
+// F44: every step passes, and the gated sentinel cannot be made: the turn is told since
+// when, and no longer once it is made.
+func TestF44TurnIsToldOfAttemptsThatFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &script{result: pass})
+		r.run()
+		temporary := r.Gated.temporary
+		r.Gated.temporary = "/proc/nothing can be made here"
+		r.require()
+		r.after(20 * time.Minute)
+		r.wantClosed("although every step passes")
+		if failing := time.Since(r.evaluations.failingSince); failing < 18*time.Minute || failing > 20*time.Minute {
+			t.Errorf("failing for %s", failing)
+		}
+		r.Gated.temporary = temporary
+		r.look()
+		r.after(2 * time.Minute)
+		r.wantOpen("when nothing is in the way")
+		if !r.evaluations.failingSince.IsZero() {
+			t.Errorf("open, and failing since %s", r.evaluations.failingSince)
+		}
+		r.end()
+		if !strings.Contains(r.log.String(), "every step passes, but the gate could not be opened") {
+			t.Errorf("log: %s", r.log)
+		}
+	})
+}
+
+// F45: steps that err for some intervals may be this node's own trouble; one that fails
+// beside them is not.
+func TestF45TurnIsToldOfStepsThatErr(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cut, other := &script{err: errors.New("no route to host")}, &script{result: pass}
+		r := newRig(t, cut, other)
+		r.run()
+		r.require()
+		r.after(2 * r.Interval)
+		if r.evaluations.stepsErr(time.Now()) {
+			t.Error("after two intervals")
+		}
+		r.after(6 * r.Interval)
+		if !r.evaluations.stepsErr(time.Now()) {
+			t.Error("not after eight intervals")
+		}
+		other.set(fail)
+		r.look()
+		r.after(2 * r.Interval)
+		if r.evaluations.stepsErr(time.Now()) {
+			t.Error("and another step fails")
+		}
+		r.end()
+	})
+}
+
+// F47: kured's pod is replaced. What is known of it is kept, and the turn is told that
+// none runs.
+func TestF47KuredIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &script{result: pass})
+		night := wiring.Kured{Period: 3 * time.Hour}
+		away := atomic.Bool{}
+		r.Wiring = func() wiring.Finding {
+			if away.Load() {
+				return wiring.Finding{Reason: wiring.NoKured}
+			}
+			return wiring.Finding{Reason: wiring.Wired, Kured: &night}
+		}
+		r.run()
+		r.after(2 * r.Interval)
+		away.Store(true)
+		r.after(2 * r.Interval)
+		r.Turn = turn.New(turn.Options{Config: turn.Config{Node: "a"}})
+		told := r.asTurnKnows(time.Now())
+		if told.Kured == nil || told.Kured.Period != night.Period || !told.NoKured {
+			t.Errorf("the turn is told %+v", told)
+		}
+		r.Turn = nil
 		r.end()
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // watches are those of an open gate: of what its steps depend on.
@@ -17,6 +19,7 @@ type watches struct {
 // anew, at growing pauses up to the longest; evaluations go on meanwhile.
 func (w *watches) begin(ctx context.Context, steps []*Step, longest time.Duration, log *slog.Logger) {
 	ctx, w.stop = context.WithCancel(ctx)
+	ctx = cluster.WithFollower(ctx)
 	hints := make(chan Outcome)
 	w.hints = hints
 	for _, step := range steps {

@@ -118,7 +118,11 @@ func defaults() configuration {
 // each with its path; what could be read is returned beside it. The cluster may
 // be nil where the checks will not be run.
 func load(path string, cluster *cluster.Cluster) (*configuration, error) {
-	c := defaults()
+	return flags{config: path}.load(cluster)
+}
+
+func (f flags) load(cluster *cluster.Cluster) (*configuration, error) {
+	path, c := f.config, defaults()
 	c.sentinelSound, c.cluster = true, cluster
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -142,7 +146,7 @@ func load(path string, cluster *cluster.Cluster) (*configuration, error) {
 	problems = append(problems, checks.Decode("", asJSON, &c)...)
 	problems = append(problems, c.validateSentinel()...)
 	c.sentinelSound = c.sentinelSound && !slices.ContainsFunc(problems, func(err error) bool { return strings.HasPrefix(err.Error(), "sentinel") })
-	problems = append(problems, c.validate()...)
+	problems = append(problems, c.validate(f.shortTurn)...)
 	for i, raw := range c.Checks {
 		problems = append(problems, c.addStep(i, raw)...)
 	}
@@ -171,7 +175,7 @@ func mistakes(path string, problems []error) error {
 	return fmt.Errorf("%s:\n%w", path, errors.Join(problems...))
 }
 
-func (c *configuration) validate() []error {
+func (c *configuration) validate(shortTurn bool) []error {
 	var problems []error
 	wrong := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 	if c.APIVersion != apiVersion {
@@ -196,7 +200,7 @@ func (c *configuration) validate() []error {
 	} else if c.longestTimeout() <= 0 {
 		wrong("maxAge: %s leaves an open gate no time between two evaluations with an interval of %s", c.MaxAge, c.Interval)
 	}
-	problems = append(problems, c.Turn.validate()...)
+	problems = append(problems, c.Turn.validate(shortTurn)...)
 	if len(c.Checks) == 0 {
 		wrong("checks: want at least one: a gate without checks would let every reboot through")
 	}
@@ -304,7 +308,7 @@ func (c *configuration) pipeline() (*gate.Pipeline, error) {
 }
 
 func checkConfig(f flags, stdout io.Writer) error {
-	c, err := load(f.config, nil)
+	c, err := f.load(nil)
 	if err != nil {
 		return unusable{err}
 	}

@@ -32,7 +32,7 @@ func daemon(ctx context.Context, f flags, stdout io.Writer) error {
 	log, err := gate.NewLog(stdout, f.logFormat, f.logLevel, f.nodeName)
 	klog.SetSlogLogger(log)
 	cluster, clusterErr := connect(f)
-	c, configErr := load(f.config, cluster)
+	c, configErr := f.load(cluster)
 	misuse := errors.Join(err, clusterErr, configErr)
 	if misuse != nil && !c.sentinelSound {
 		return unusable{fatal(log, misuse)}
@@ -75,6 +75,9 @@ func work(ctx context.Context, f flags, c *configuration, cluster *cluster.Clust
 		return err
 	}
 	warn(log, c, gated)
+	if f.shortTurn {
+		log.Warn("--short-turn is for tests: with a turn.settle that is shorter than kured takes from its look to its lock, two nodes may reboot at once")
+	}
 	taken, err := newTurn(f, c, writer, log)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ type flags struct {
 	hostProc                                string
 	once, checkConfig, version              bool
 	verify, printRBAC                       bool
+	shortTurn                               bool
 }
 
 func parse(args []string, stdout io.Writer) (flags, error) {
@@ -36,6 +37,9 @@ func parse(args []string, stdout io.Writer) (flags, error) {
 	set.BoolVar(&f.verify, "verify", false, "show of each step what it looks at and what would make it fail, and touch nothing; exit 0 if every step can fail, 1 if one cannot, 2 if that cannot be found out")
 	set.BoolVar(&f.printRBAC, "print-rbac", false, "print the ClusterRole that the configured steps need, and exit")
 	set.BoolVar(&f.version, "version", false, "print the version, and exit")
+	// Tests cannot wait for as long as kured may take from its look to its lock.
+	set.BoolVar(&f.shortTurn, "short-turn", false, "accept a turn.settle, turn.grantTimeout and turn.goFirstAfter that are too short to be safe; for tests alone")
+	_ = set.MarkHidden("short-turn")
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
 			return f, err

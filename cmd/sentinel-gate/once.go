@@ -58,7 +58,7 @@ func usable(ctx context.Context, f flags) (*configuration, error) {
 	klog.SetOutput(io.Discard)
 	klog.LogToStderr(false)
 	cluster, clusterErr := connect(f)
-	c, err := load(f.config, cluster)
+	c, err := f.load(cluster)
 	if err := errors.Join(err, clusterErr); err != nil {
 		return nil, err
 	}
@@ -184,16 +184,19 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 		first += ", since " + state.Since.UTC().Format(time.RFC3339)
 	}
 	stands = append([]string{first}, stands...)
-	nodes, err := turn.List(ctx, c.cluster.LeaseClient())
+	nodes, err := turn.ListWaiting(ctx, c.cluster.LeaseClient(), c.cluster.NodeClient(), c.Turn.tiers())
 	if err != nil {
 		return append(stands, fmt.Sprintf("cannot tell which nodes wait: %v", err)), o.Overridden(now)
 	}
 	if err := state.SetBack(nodes); err != nil {
 		return append([]string{fmt.Sprintf("unknown, so the gate is closed: %v", err)}, stands...), o.Overridden(now)
 	}
-	ranked := turn.Rank(nodes)
+	ranked := turn.Rank(nodes, state.PassedOver, time.Duration(c.Turn.GoFirstAfter), now)
 	stands = append(stands, waits(ranked, f.nodeName))
 	soak := c.soak(o.Overridden(now))
+	config := c.turnConfig(f.nodeName, "")
+	config.Soak = soak
+	stands = append(stands, overdue(config, state, ranked, now)...)
 	if need := time.Duration(len(ranked)) * soak; c.Turn.Deadline > 0 && need > time.Duration(c.Turn.Deadline) {
 		stands = append(stands, fmt.Sprintf("the deadline of %s CANNOT BE MET: %s to reboot, and a soak of %s each takes %s", c.Turn.Deadline, gate.Count(len(ranked), "node"), model.Duration(soak), model.Duration(need)))
 	}
@@ -223,6 +226,26 @@ func waits(ranked []turn.Candidate, node string) string {
 		text += fmt.Sprintf(" and %d more", here-most)
 	}
 	return text
+}
+
+// overdue says who was passed over, until when this node has the turn at the latest, and
+// where that is over what stands in the way.
+func overdue(c turn.Config, s turn.State, ranked []turn.Candidate, now time.Time) []string {
+	var lines []string
+	for _, p := range s.PassedOver {
+		lines = append(lines, fmt.Sprintf("%s was passed over at %s: %s", p.Node, p.At.UTC().Format(time.RFC3339), p.Cause))
+	}
+	here := slices.IndexFunc(ranked, func(candidate turn.Candidate) bool { return candidate.Node == c.Node })
+	if here < 0 || s.HeldBy(c.Node) {
+		return lines
+	}
+	bound := turn.LongestWait(c, here)
+	since := ranked[here].PendingSince
+	if latest := since.Add(bound); now.After(latest) {
+		return append(lines, fmt.Sprintf("this node waits since %s, longer than the %s that it takes at most, by the configuration, in kured's own window, where the cluster is well: IN ITS WAY is %s, since %s",
+			since.UTC().Format(time.RFC3339), model.Duration(bound.Round(time.Minute)), turn.View{State: s}, s.Since.UTC().Format(time.RFC3339)))
+	}
+	return append(lines, fmt.Sprintf("this node has the turn within %s where the cluster is well, not counting the time outside of kured's window", model.Duration(bound.Round(time.Minute))))
 }
 
 func butFor(what string, some gate.Outcomes) string {

@@ -18,7 +18,7 @@ import (
 // turn, need.
 // What the gate itself needs is a Role of its own namespace.
 func printRBAC(f flags, stdout io.Writer) error {
-	c, err := load(f.config, nil)
+	c, err := f.load(nil)
 	if err != nil {
 		return unusable{err}
 	}

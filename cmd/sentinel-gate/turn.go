@@ -26,6 +26,9 @@ type turnConfig struct {
 	Settle model.Duration `json:"settle"`
 	// GrantTimeout is how long a gate may be open without kured acting on it.
 	GrantTimeout model.Duration `json:"grantTimeout"`
+	// GoFirstAfter is for how long a node may wait before it goes before all that have
+	// waited for less, whatever their tiers.
+	GoFirstAfter model.Duration `json:"goFirstAfter"`
 	// Deadline is within which time all pending reboots are wanted; 0: none.
 	Deadline model.Duration `json:"deadline"`
 }
@@ -35,18 +38,51 @@ func turnDefaults() turnConfig {
 	return turnConfig{
 		Enabled: true, Order: []cluster.Selector{{Selector: workers}},
 		Settle: model.Duration(15 * time.Minute), GrantTimeout: model.Duration(30 * time.Minute),
+		GoFirstAfter: model.Duration(7 * 24 * time.Hour),
 	}
 }
 
-func (c turnConfig) validate() []error {
+// validate reports what is too short to be what it is for; short: that is accepted.
+func (c turnConfig) validate(short bool) []error {
 	var problems []error
-	if c.Settle < model.Duration(turn.MinSettle) {
-		problems = append(problems, fmt.Errorf("turn.settle: must be at least %s, not %s", turn.MinSettle, c.Settle))
-	}
-	if c.GrantTimeout < model.Duration(turn.MinGrantTimeout) {
-		problems = append(problems, fmt.Errorf("turn.grantTimeout: must be at least %s, not %s", turn.MinGrantTimeout, c.GrantTimeout))
+	for _, d := range []struct {
+		name  string
+		value model.Duration
+		least time.Duration
+		why   string
+	}{
+		{"settle", c.Settle, turn.MinSettle, "kured needs as long from its look at the sentinel to its lock"},
+		{"grantTimeout", c.GrantTimeout, turn.MinGrantTimeout, "a gate needs as long from its turn to its opening"},
+		{"goFirstAfter", c.GoFirstAfter, turn.MinAging, "below that there would be no order"},
+	} {
+		if short {
+			d.least = time.Second
+		}
+		if d.value < model.Duration(d.least) {
+			problems = append(problems, fmt.Errorf("turn.%s: must be at least %s, not %s: %s", d.name, model.Duration(d.least), d.value, d.why))
+		}
 	}
 	return problems
+}
+
+// turnConfig is what the turn is told.
+func (c *configuration) turnConfig(node, bootID string) turn.Config {
+	return turn.Config{
+		Node: node, BootID: bootID, MaxAge: time.Duration(c.MaxAge), Interval: time.Duration(c.Interval),
+		Settle: time.Duration(c.Turn.Settle), GrantTimeout: time.Duration(c.Turn.GrantTimeout), Aging: time.Duration(c.Turn.GoFirstAfter),
+	}
+}
+
+// tiers are the selectors of the order.
+func (c turnConfig) tiers() []labels.Selector {
+	order := make([]labels.Selector, len(c.Order))
+	for i, s := range c.Order {
+		order[i] = labels.Everything()
+		if s.Selector != nil {
+			order[i] = s.Selector
+		}
+	}
+	return order
 }
 
 // soak is the longest that a readySoak step wants, but for overridden ones.
@@ -73,20 +109,10 @@ func newTurn(f flags, c *configuration, writer *record.Writer, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	order := make([]labels.Selector, len(c.Turn.Order))
-	for i, s := range c.Turn.Order {
-		order[i] = labels.Everything()
-		if s.Selector != nil {
-			order[i] = s.Selector
-		}
-	}
 	return turn.New(turn.Options{
-		Config: turn.Config{
-			Node: f.nodeName, BootID: bootID, MaxAge: time.Duration(c.MaxAge), Interval: time.Duration(c.Interval),
-			Settle: time.Duration(c.Turn.Settle), GrantTimeout: time.Duration(c.Turn.GrantTimeout),
-		},
+		Config: c.turnConfig(f.nodeName, bootID),
 		SoakOf: c.soak, Leases: c.cluster.LeaseClient(), Nodes: c.cluster.NodeClient(),
 		DaemonSets: func(namespace string) turn.DaemonSetLister { return c.cluster.DaemonSetClient(namespace) },
-		Record:     writer, Order: order, Log: log,
+		Record:     writer, Order: c.Turn.tiers(), Log: log,
 	}), nil
 }

@@ -17,31 +17,55 @@ var ErrNoDate = errors.New("no answer carried a Date header, so the server's tim
 
 // Reading is the server's time as its answers told it.
 type Reading struct {
-	mu  sync.Mutex
-	now time.Time
+	mu      sync.Mutex
+	now     time.Time
+	problem error
+	witness *Witness
 }
 
 // Now returns the Date of the first answer, to the second. The first is the
 // earliest, so that an age computed from it is never too great. It returns
-// ErrNoDate when there was none.
+// ErrNoDate when there was none, and an error of Witness.Believe when one of them is
+// not believed.
 func (r *Reading) Now() (time.Time, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.now.IsZero() {
+	switch {
+	case r.problem != nil:
+		return time.Time{}, r.problem
+	case r.now.IsZero():
 		return time.Time{}, ErrNoDate
 	}
 	return r.now, nil
 }
 
-func (r *Reading) observe(date string) {
+// Remember tells the witness of the answers what the time is now by something that was
+// known before, and returns an error if the answers do not fit it.
+func (r *Reading) Remember(date time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.witness == nil || r.problem != nil {
+		return r.problem
+	}
+	now := time.Now()
+	r.witness.Remember(date, now)
+	r.problem = r.witness.Believe(r.now, now)
+	return r.problem
+}
+
+func (r *Reading) observe(date string, witness *Witness) {
 	now, err := http.ParseTime(date)
 	if err != nil {
 		return
 	}
+	err = witness.Believe(now, time.Now())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.now.IsZero() {
+	if r.witness = witness; r.now.IsZero() {
 		r.now = now
+	}
+	if r.problem == nil {
+		r.problem = err
 	}
 }
 
@@ -55,16 +79,19 @@ func Read(ctx context.Context) (context.Context, *Reading) {
 }
 
 // Transport wraps next so that answers are observed by the Reading of their
-// request's context. It fits rest.Config.Wrap.
-func Transport(next http.RoundTripper) http.RoundTripper { return transport{next} }
+// request's context, and bear witness to each other. It fits rest.Config.Wrap.
+func (w *Witness) Transport(next http.RoundTripper) http.RoundTripper { return transport{next, w} }
 
-type transport struct{ next http.RoundTripper }
+type transport struct {
+	next    http.RoundTripper
+	witness *Witness
+}
 
 func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.next.RoundTrip(req)
 	if err == nil {
 		if reading, ok := req.Context().Value(readingKey{}).(*Reading); ok {
-			reading.observe(resp.Header.Get("Date"))
+			reading.observe(resp.Header.Get("Date"), t.witness)
 		}
 	}
 	return resp, err

@@ -70,7 +70,7 @@ func TestF32NowIsTheFirstAnswers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, reading := Read(t.Context())
-			transport := Transport(&answers{dates: c.dates})
+			transport := new(Witness).Transport(&answers{dates: c.dates})
 			for range len(c.dates) {
 				ask(ctx, t, transport)
 			}
@@ -90,7 +90,7 @@ func TestF32NowIsTheFirstAnswers(t *testing.T) {
 
 // Each reading has its own time, although the transport is the same.
 func TestReadingsAreApart(t *testing.T) {
-	transport := Transport(&answers{dates: []string{early, late, early}})
+	transport := new(Witness).Transport(&answers{dates: []string{early, late, early}})
 	outer, first := Read(t.Context())
 	ask(outer, t, transport)
 	inner, second := Read(outer)
@@ -109,7 +109,7 @@ func TestReadingIsConcurrent(t *testing.T) {
 	for i := range dates {
 		dates[i] = early
 	}
-	transport := Transport(&answers{dates: dates})
+	transport := new(Witness).Transport(&answers{dates: dates})
 	ctx, reading := Read(t.Context())
 	var all sync.WaitGroup
 	for range dates {
@@ -126,7 +126,7 @@ func TestReadingIsConcurrent(t *testing.T) {
 // client-go looks for what is below, to cancel requests and close connections.
 func TestTransportUnwraps(t *testing.T) {
 	next := &answers{}
-	wrapped, ok := Transport(next).(interface{ WrappedRoundTripper() http.RoundTripper })
+	wrapped, ok := new(Witness).Transport(next).(interface{ WrappedRoundTripper() http.RoundTripper })
 	if !ok || wrapped.WrappedRoundTripper() != next {
 		t.Error("what the transport wraps cannot be reached")
 	}

@@ -53,6 +53,15 @@ func (c *Client[O, L]) List(ctx context.Context, options metav1.ListOptions) (L,
 	return list, err
 }
 
+// ListMetadata reads one page of names and labels alone.
+func (c *Client[O, L]) ListMetadata(ctx context.Context, options metav1.ListOptions) (*metav1.PartialObjectMetadataList, error) {
+	list := new(metav1.PartialObjectMetadataList)
+	err := c.to(c.rest.Get()).SetHeader("Accept", metadataOnly).VersionedParams(&options, parameters).Do(ctx).Into(list)
+	return list, err
+}
+
+const metadataOnly = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
 // Watch begins a watch.
 func (c *Client[O, L]) Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	options.Watch = true

@@ -36,7 +36,11 @@ type Cluster struct {
 // New returns the Cluster that config reaches. It sends nothing yet.
 func New(config *rest.Config, namespace, node string) (*Cluster, error) {
 	config = rest.CopyConfig(config)
-	config.Wrap(clock.Transport)
+	connections := newConnections()
+	witness := &clock.Witness{Disagreed: connections.renew}
+	config.Dial = connections.dialer.DialContext
+	config.Wrap(witness.Transport)
+	config.Wrap(connections.transport)
 	config.QPS = -1 // the pages of one evaluation must not wait for each other; the API server protects itself
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"

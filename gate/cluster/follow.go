@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,6 +11,13 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+)
+
+const (
+	// openWithin is how long the API server may take to begin a watch.
+	openWithin = 10 * time.Second
+	// watchFor is how long a watch is believed that says nothing of its end.
+	watchFor = 30 * time.Minute
 )
 
 // page is how many objects one request lists: it bounds what is in memory at
@@ -66,11 +74,21 @@ func compacted[O, T any](objects []O, to []T, compact func(*O) T) []T {
 func follow[O interface{ GetName() string }, T any](ctx context.Context, mu sync.Locker, what string, from Listing[T], key func(T) string,
 	watcher func(context.Context, metav1.ListOptions) (watch.Interface, error), options metav1.ListOptions, compact func(O) T, changed func(Listing[T])) error {
 	options.ResourceVersion = from.version
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	opening := time.AfterFunc(openWithin, func() { cancel(errors.New("the API server does not answer")) })
 	events, err := watcher(ctx, options)
+	if !opening.Stop() && err == nil {
+		events.Stop()
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("watching %s: %w", what, err)
 	}
 	defer events.Stop()
+	// The API server ends a watch by itself, but a proxy in between may not tell.
+	deadline := time.NewTimer(watchFor)
+	defer deadline.Stop()
 	began, start := time.Now(), from.Now
 	index := make(map[string]int, len(from.Items))
 	for i, item := range from.Items {
@@ -88,6 +106,8 @@ func follow[O interface{ GetName() string }, T any](ctx context.Context, mu sync
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-deadline.C:
+			return fmt.Errorf("watching %s: it is read anew after %s", what, watchFor)
 		case event, ok := <-events.ResultChan():
 			if !ok {
 				return fmt.Errorf("watching %s: the API server ended the watch", what)

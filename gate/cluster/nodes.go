@@ -76,12 +76,18 @@ func readyText(status corev1.ConditionStatus, reason string) string {
 
 type nodesKey struct{}
 
-// Nodes lists all nodes, once per evaluation: each step selects its own.
+// Nodes lists all nodes, once per evaluation: each step selects its own. In the context
+// of WithFollower it returns what is followed.
 func (c *Cluster) Nodes(ctx context.Context) (Listing[Node], error) {
+	if f := followerOf(ctx); f != nil {
+		return f.current(c).nodes(ctx)
+	}
 	return Shared(ctx, nodesKey{}, func(ctx context.Context) (Listing[Node], error) {
-		return c.listNodes(ctx, "nodes", metav1.ListOptions{})
+		return c.listNodes(ctx, "nodes", everyNode)
 	})
 }
+
+var everyNode metav1.ListOptions
 
 func (c *Cluster) listNodes(ctx context.Context, what string, options metav1.ListOptions) (Listing[Node], error) {
 	return list(ctx, what, options, c.NodeClient().List, func(l *corev1.NodeList, nodes []Node) []Node {
@@ -93,6 +99,13 @@ func (c *Cluster) listNodes(ctx context.Context, what string, options metav1.Lis
 // that listing, and with it brought up to date after each change, while it
 // holds mu. It returns when the watch ends.
 func (c *Cluster) FollowNodes(ctx context.Context, mu sync.Locker, nodes Listing[Node], changed func(Listing[Node])) error {
+	if f := followerOf(ctx); f != nil {
+		return f.current(c).follow(ctx, mu, changed)
+	}
+	return c.followNodes(ctx, mu, nodes, changed)
+}
+
+func (c *Cluster) followNodes(ctx context.Context, mu sync.Locker, nodes Listing[Node], changed func(Listing[Node])) error {
 	return follow(ctx, mu, "nodes", nodes, func(n Node) string { return n.Name }, c.NodeClient().Watch, metav1.ListOptions{}, NewNode, changed)
 }
 

@@ -29,5 +29,8 @@ func newScheme() *runtime.Scheme {
 		s.AddKnownTypes(version, types...)
 		metav1.AddToGroupVersion(s, version) // options, watch events, and the status that an error is
 	}
+	if err := metav1.AddMetaToScheme(s); err != nil { // lists of metadata alone
+		panic(err)
+	}
 	return s
 }

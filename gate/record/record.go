@@ -28,7 +28,6 @@ const (
 	state          = "sentinel-gate.io/state"
 	blocking       = "sentinel-gate.io/blocking"
 	configHash     = "sentinel-gate.io/config-hash"
-	tier           = "sentinel-gate.io/tier"
 	turnEpoch      = "sentinel-gate.io/turn-epoch-seen"
 )
 
@@ -44,7 +43,8 @@ type Record struct {
 	// PreviousBootID is the boot id that the record held before, and empty where
 	// this boot is the first that was recorded under this name.
 	PreviousBootID string
-	// PendingSince is when the pending reboot was asked for, and zero where none is.
+	// PendingSince is when the pending reboot was asked for, by the API server's clock,
+	// and zero where none is.
 	PendingSince time.Time
 	// State is the gate's: Idle, Closed or Open.
 	State string
@@ -52,8 +52,6 @@ type Record struct {
 	Blocking []string
 	// ConfigHash tells gates with different configurations apart.
 	ConfigHash string
-	// Tier is the node's in the order of the turn; lower goes first.
-	Tier int
 	// TurnEpoch is the turn's epoch that the gate had seen when it wrote. Only an
 	// epoch that is demanded is a reason to write.
 	TurnEpoch int64
@@ -85,11 +83,6 @@ func Parse(lease *coordinationv1.Lease) (Record, error) {
 			return r, fmt.Errorf("record %s/%s: %s: %w", lease.Namespace, lease.Name, pendingSince, err)
 		}
 	}
-	if n := a[tier]; n != "" {
-		if r.Tier, err = strconv.Atoi(n); err != nil {
-			return r, fmt.Errorf("record %s/%s: %s: %w", lease.Namespace, lease.Name, tier, err)
-		}
-	}
 	if names := a[blocking]; names != "" {
 		r.Blocking = strings.Split(names, ",")
 	}
@@ -110,7 +103,7 @@ func (r Record) put(lease *coordinationv1.Lease, now time.Time) {
 		bootID: r.BootID, bootedAt: text(r.BootedAt), previousBootID: r.PreviousBootID,
 		pendingSince: text(r.PendingSince), state: r.State,
 		blocking: strings.Join(r.Blocking, ","), configHash: r.ConfigHash,
-		tier: number(int64(r.Tier)), turnEpoch: number(r.TurnEpoch),
+		turnEpoch: number(r.TurnEpoch),
 	} {
 		if value == "" {
 			delete(lease.Annotations, key)
@@ -125,7 +118,7 @@ func (r Record) put(lease *coordinationv1.Lease, now time.Time) {
 func (r Record) equal(other Record) bool {
 	return r.Node == other.Node && r.BootID == other.BootID && r.BootedAt.Equal(other.BootedAt) &&
 		r.PreviousBootID == other.PreviousBootID && text(r.PendingSince) == text(other.PendingSince) &&
-		r.State == other.State && slices.Equal(r.Blocking, other.Blocking) && r.ConfigHash == other.ConfigHash && r.Tier == other.Tier
+		r.State == other.State && slices.Equal(r.Blocking, other.Blocking) && r.ConfigHash == other.ConfigHash
 }
 
 func number(n int64) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -18,12 +19,18 @@ import (
 const (
 	firstPause = time.Second
 	lastPause  = time.Minute
-	timeout    = 10 * time.Second
+	// timeout bounds a look and a write: a webhook of somebody else's, of which a dead one
+	// may take 30 seconds, stands before it.
+	timeout = 35 * time.Second
 )
+
+// lookEvery is how often the record is read although nothing has changed, up to a third
+// sooner: an etcd that was restored has an old one, and no gate would notice.
+const lookEvery = 6 * time.Hour
 
 // maxDrift is how far a recorded boot may be from the API server's time less
 // the uptime before it is taken for a mistake.
-const maxDrift = 2 * time.Minute
+const maxDrift = clock.Tolerance
 
 // Writer writes one node's record. It asks nothing of the API server while
 // nothing changes.
@@ -37,16 +44,24 @@ type Writer struct {
 	written    bool // the wanted record stands in the API server
 	failures   int
 	known      bool          // the record was read
+	remembered bool          // and the time that it tells of was told
 	recalled   chan struct{} // and closed then
 	earlier    int64         // the epoch that it told of then
 	booted     time.Time
-	demanded   int64                 // the epoch that RecordEpoch waits for
-	recorded   int64                 // the epoch that the record tells of
-	wrote      chan struct{}         // closed, and made anew, when recorded grows
-	lease      *coordinationv1.Lease // as last read or written; only Run's goroutine uses it
+	demanded   int64         // the epoch that RecordEpoch waits for
+	recorded   int64         // the epoch that the record tells of
+	wrote      chan struct{} // closed, and made anew, when recorded grows
+	again      bool          // the record is to be read again
+	// What follows only Run's goroutine uses.
+	lease      *coordinationv1.Lease // as last read or written
 	bootedAt   time.Time
 	previousID string
+	date, at   time.Time // the API server's time, and when that was
+	asked      asked
 }
+
+// asked is when a reboot was asked for, by the node's clock and by the API server's.
+type asked struct{ here, there time.Time }
 
 // Leases are those of one namespace, as the API server has them.
 type Leases interface {
@@ -56,7 +71,7 @@ type Leases interface {
 }
 
 // NewWriter returns the writer of the record of node. Its leases are those of
-// the gate's namespace and must be read through a clock.Transport; proc is
+// the gate's namespace and must be read through a clock.Witness; proc is
 // where the host's /proc is.
 func NewWriter(leases Leases, node, configHash, proc string, log *slog.Logger) (*Writer, error) {
 	id, err := ReadBootID(proc)
@@ -68,14 +83,12 @@ func NewWriter(leases Leases, node, configHash, proc string, log *slog.Logger) (
 	}
 	return &Writer{
 		leases: leases, proc: proc, log: log, changed: make(chan struct{}, 1), recalled: make(chan struct{}), wrote: make(chan struct{}),
-		wanted: Record{Node: node, BootID: id, ConfigHash: configHash, Tier: notKnown},
+		wanted: Record{Node: node, BootID: id, ConfigHash: configHash},
 	}, nil
 }
 
-// notKnown is the tier until SetTier is called: what was recorded stands.
-const notKnown = -1
-
-// Set tells what the record should say from now on. It does not block.
+// Set tells what the record should say from now on. pendingSince is by the node's clock.
+// It does not block.
 func (w *Writer) Set(state string, blocking []string, pendingSince time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -84,13 +97,12 @@ func (w *Writer) Set(state string, blocking []string, pendingSince time.Time) {
 	w.want(wanted)
 }
 
-// SetTier tells the node's tier in the order of the turn.
-func (w *Writer) SetTier(tier int) {
+// LookAgain reads the record again, and writes it where it is not what it should be.
+func (w *Writer) LookAgain() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	wanted := w.wanted
-	wanted.Tier = tier
-	w.want(wanted)
+	w.again = true
+	w.hasten()
 }
 
 // want wakes Run where the record should say something else.
@@ -176,16 +188,26 @@ func (w *Writer) Run(ctx context.Context) {
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	pause := firstPause
+	look := time.NewTimer(lookEvery)
+	defer look.Stop()
 	for {
+		again := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-w.changed:
 		case <-retry.C:
+		case <-look.C:
+			again = true
 		}
 		w.mu.Lock()
 		wanted := w.wanted
+		again, w.again = again || w.again, false
 		w.mu.Unlock()
+		if again {
+			w.lease = nil
+			look.Reset(time.Duration(float64(lookEvery) * (1 - rand.Float64()/3)))
+		}
 		if wanted.State == "" {
 			continue // nothing was Set yet
 		}
@@ -222,11 +244,9 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	demanded := w.demanded
 	w.mu.Unlock()
 	before, err := Parse(w.lease)
-	if r.Tier == notKnown {
-		r.Tier = before.Tier
-	}
 	r.TurnEpoch = max(r.TurnEpoch, before.TurnEpoch) // what an earlier life of the gate has seen was seen
-	if err == nil && before.BootID == r.BootID && !r.PendingSince.IsZero() && !before.PendingSince.IsZero() && before.PendingSince.Before(r.PendingSince) {
+	r.PendingSince = w.there(r.PendingSince)
+	if err == nil && before.BootID == r.BootID && !r.PendingSince.IsZero() && !before.PendingSince.IsZero() && before.PendingSince.Before(r.PendingSince.Add(maxDrift)) {
 		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted
 	}
 	if err == nil && before.equal(r) && before.TurnEpoch >= demanded && w.lease.Labels[Label] == "true" {
@@ -246,6 +266,21 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	w.lease = lease
 	w.recordedIs(r)
 	return nil
+}
+
+// there is a time of the node's clock by the API server's: as long ago. Clocks of nodes
+// disagree, and who waits for longest is compared.
+func (w *Writer) there(here time.Time) time.Time {
+	switch {
+	case here.IsZero():
+		return here
+	case here.Equal(w.asked.here):
+		return w.asked.there
+	}
+	now := w.date.Add(time.Since(w.at))
+	ago := max(time.Now().Round(0).Sub(here), 0) // by the wall clock alone
+	w.asked = asked{here, now.Add(-ago)}
+	return w.asked.there
 }
 
 // recordedIs takes note of what the record tells.
@@ -280,6 +315,18 @@ func (w *Writer) read(ctx context.Context, r Record) error {
 		return err
 	}
 	before, err := Parse(lease)
+	w.mu.Lock()
+	first := !w.known && !w.remembered
+	w.remembered = true
+	w.mu.Unlock()
+	if first && err == nil && before.BootID == r.BootID {
+		// What an earlier life of this gate was told at boot, and the kernel's clock
+		// since: a server whose clock is wrong now is told by it.
+		if err := reading.Remember(before.BootedAt.Add(uptime)); err != nil {
+			return err
+		}
+	}
+	w.date, w.at = now, time.Now()
 	// Computed once per boot: a recorded time stands, unless it cannot be right.
 	computed := now.Add(time.Second - uptime).Truncate(time.Second).Add(time.Second)
 	if off := before.BootedAt.Sub(computed); err == nil && before.BootID == r.BootID && off.Abs() < maxDrift {

@@ -3,13 +3,16 @@ package record
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,6 +121,8 @@ type writer struct {
 	*Writer
 	w    *node
 	stop func()
+	// witness is that of its answers.
+	witness *clock.Witness
 }
 
 func (n *node) start(wrap ...func(http.RoundTripper) http.RoundTripper) *writer {
@@ -126,7 +131,8 @@ func (n *node) start(wrap ...func(http.RoundTripper) http.RoundTripper) *writer 
 	for _, each := range wrap {
 		config.Wrap(each)
 	}
-	config.Wrap(clock.Transport)
+	witness := &clock.Witness{Persists: time.Second}
+	config.Wrap(witness.Transport)
 	client, err := coordinationclient.NewForConfig(config)
 	n.must(err)
 	made, err := NewWriter(client.Leases(namespace), n.node, "hash", n.proc, slog.New(slog.NewJSONHandler(&n.log, nil)))
@@ -137,7 +143,7 @@ func (n *node) start(wrap ...func(http.RoundTripper) http.RoundTripper) *writer 
 		defer close(done)
 		made.Run(ctx)
 	}()
-	out := &writer{Writer: made, w: n, stop: func() { cancel(); <-done }}
+	out := &writer{Writer: made, w: n, witness: witness, stop: func() { cancel(); <-done }}
 	n.t.Cleanup(out.stop)
 	return out
 }
@@ -303,7 +309,8 @@ func TestPendingSinceIsKept(t *testing.T) {
 	base := time.Now().UTC().Truncate(time.Second)
 	wantSince := func(when string, want time.Time) {
 		t.Helper()
-		if got := n.record().PendingSince; !got.Equal(want) {
+		// It is told by another clock, and to the second.
+		if got := n.record().PendingSince; got.Sub(want).Abs() > 2*time.Second {
 			t.Errorf("%s: pending since %s, want %s", when, got, want)
 		}
 	}
@@ -327,8 +334,14 @@ func TestPendingSinceIsKept(t *testing.T) {
 
 	writeProc(t, n.proc, nextBoot, "5.00 0.00\n")
 	third := n.start()
-	third.set("Closed", nil, base.Add(time.Minute))
-	wantSince("pending after a reboot", base.Add(time.Minute))
+	third.set("Closed", nil, base.Add(-time.Minute))
+	wantSince("pending after a reboot", base.Add(-time.Minute))
+	third.stop()
+
+	writeProc(t, n.proc, firstBoot, "5.00 0.00\n")
+	fourth := n.start()
+	fourth.set("Closed", nil, time.Now().Add(time.Hour))
+	wantSince("by a file from the future", time.Now())
 }
 
 // An idle gate costs the API server nothing: only a change is written, and a
@@ -384,23 +397,113 @@ func TestF38EpochIsRecorded(t *testing.T) {
 	}
 }
 
-// A gate that was restarted has not read its node's labels yet.
-func TestTierIsKept(t *testing.T) {
+// F64: since when a reboot is pending is told by the API server's clock, as since when
+// the node is up: who has waited for longest is found by comparing them.
+func TestF64PendingSinceIsByTheAPIServersClock(t *testing.T) {
+	for _, off := range []time.Duration{-3 * time.Hour, 5 * time.Hour} {
+		t.Run(off.String(), func(t *testing.T) {
+			n := newNode(t)
+			o := n.start(shifted(off))
+			ago := 20 * time.Minute
+			o.set("Closed", nil, time.Now().Add(-ago))
+			r := n.record()
+			if want := time.Now().Add(off - ago); r.PendingSince.Sub(want).Abs() > 5*time.Second {
+				t.Errorf("pending since %s, want %s", r.PendingSince, want)
+			}
+			o.set("Open", nil, time.Now().Add(-ago))
+			if again := n.record(); !again.PendingSince.Equal(r.PendingSince) {
+				t.Errorf("it moved from %s to %s", r.PendingSince, again.PendingSince)
+			}
+		})
+	}
+}
+
+// F65: a gate that starts while the API server's clock is off knows by its record and by
+// the kernel's clock that it is: it writes nothing until it is right again.
+func TestF65StartsWhileAClockIsOff(t *testing.T) {
+	for _, off := range []time.Duration{8 * time.Hour, -8 * time.Hour} {
+		t.Run(off.String(), func(t *testing.T) {
+			n := newNode(t)
+			first := n.start()
+			first.set("Idle", nil, time.Time{})
+			was := n.record()
+			first.stop()
+			var mended atomic.Bool
+			second := n.start(func(next http.RoundTripper) http.RoundTripper {
+				wrong := shifted(off)(next)
+				return roundTripper(func(req *http.Request) (*http.Response, error) {
+					if mended.Load() {
+						return next.RoundTrip(req)
+					}
+					return wrong.RoundTrip(req)
+				})
+			})
+			second.witness.Persists = time.Hour
+			second.Set("Closed", nil, time.Now())
+			n.poll("two failures", func() bool { return second.Failures() >= 2 })
+			if r := n.record(); !r.BootedAt.Equal(was.BootedAt) || r.State != "Idle" {
+				t.Errorf("the clock is off: %+v", r)
+			}
+			if !strings.Contains(n.log.String(), "what earlier answers said, by this machine's own clock") {
+				t.Errorf("the log does not say why: %s", n.log.String())
+			}
+			mended.Store(true)
+			n.poll("the record is written", second.Written)
+			if r := n.record(); !r.BootedAt.Equal(was.BootedAt) || r.State != "Closed" {
+				t.Errorf("the clock was mended: %+v", r)
+			}
+		})
+	}
+}
+
+// F104: etcd was restored, and with it an older record, whose gate believes it written.
+func TestF104RestoredRecordIsWrittenAgain(t *testing.T) {
 	n := newNode(t)
-	first := n.start()
-	first.SetTier(2)
-	first.set("Closed", nil, time.Now())
-	first.stop()
-	second := n.start()
-	second.set("Idle", nil, time.Time{})
-	if got := n.record().Tier; got != 2 {
-		t.Errorf("tier %d", got)
-	}
-	second.SetTier(0)
-	n.poll("the tier is written", second.Written)
-	if got := n.record().Tier; got != 0 {
-		t.Errorf("tier %d, and the labels say 0", got)
-	}
+	o := n.start()
+	o.set("Idle", nil, time.Time{})
+	was := n.record()
+	n.edit(func(l *coordinationv1.Lease) { l.Annotations[bootID] = nextBoot })
+	o.LookAgain()
+	n.poll("the record is as it was", func() bool { r := n.record(); return r.BootID == firstBoot && r.BootedAt.Equal(was.BootedAt) })
+}
+
+// F104: nobody tells a gate that is idle. It looks by itself, in some hours.
+func TestF104LooksNowAndThen(t *testing.T) {
+	proc := t.TempDir()
+	writeProc(t, proc, firstBoot, "5.00 0.00\n")
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		client, err := coordinationclient.NewForConfig(&rest.Config{Host: "http://api", QPS: -1, WrapTransport: new(clock.Witness).Transport, Transport: roundTripper(func(req *http.Request) (*http.Response, error) {
+			asked.Add(1)
+			lease := &coordinationv1.Lease{}
+			Record{Node: "n1", BootID: firstBoot, BootedAt: time.Now(), State: "Idle", ConfigHash: "hash"}.put(lease, time.Now())
+			lease.ResourceVersion = "1"
+			data, err := json.Marshal(lease)
+			return &http.Response{
+				StatusCode: http.StatusOK, Request: req, Body: io.NopCloser(bytes.NewReader(data)),
+				Header: http.Header{"Content-Type": {"application/json"}, "Date": {time.Now().UTC().Format(http.TimeFormat)}},
+			}, err
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := NewWriter(client.Leases(namespace), "n1", "hash", proc, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.Run(ctx) }()
+		w.Set("Idle", nil, time.Time{})
+		time.Sleep(time.Minute) // of the bubble's time
+		before := asked.Load()
+		time.Sleep(3 * lookEvery)
+		if looks := asked.Load() - before; looks < 3 || looks > 2*4 {
+			t.Errorf("%d requests in %s", looks, 3*lookEvery)
+		}
+		cancel()
+		<-done
+	})
 }
 
 // Of many changes at once the last one stands in the end.

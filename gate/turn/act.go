@@ -26,9 +26,7 @@ func (c *core) next(out *Effects) Request {
 	case c.problem != nil:
 		c.answer(out, c.problem)
 		return nil
-	case c.gate.Pending && !c.tiered:
-		return FindTier{}
-	case c.recorded < c.owed:
+	case c.recorded < c.owed && !(c.handsOn() && c.unrecorded()):
 		return RecordEpoch{c.owed}
 	}
 	return c.act(out)
@@ -45,7 +43,7 @@ func (c *core) act(out *Effects) Request {
 	case c.move.Need == NeedHolder && c.holder == nil && (mine || c.lookDue()):
 		return c.look()
 	case c.move.Need == NeedCandidates && c.candidates == nil && (mine || c.drawn()):
-		return c.list()
+		return c.list(true)
 	case c.move.Need != NeedCandidates && c.move.Write == nil:
 		c.chooseAt = time.Time{}
 	}
@@ -55,7 +53,7 @@ func (c *core) act(out *Effects) Request {
 		return ReadLease{} // what is written depends on the time, and the own clock drifts in a soak
 	case (c.move.Write != nil || permits && !c.askedAt.IsZero()) && c.verified != c.lease.ResourceVersion:
 		// This gate may have seen less than others before somebody restored an old copy.
-		return c.list()
+		return c.list(false)
 	case c.move.Write != nil:
 		c.writing = true
 		return WriteLease{Lease: c.lease, Before: c.state, State: *c.move.Write, Why: c.move.Why}
@@ -71,14 +69,48 @@ func (c *core) act(out *Effects) Request {
 	return nil
 }
 
-func (c *core) list() Request {
+func (c *core) list(nodes bool) Request {
 	c.listedOf = c.lease.ResourceVersion
-	return ListRecords{}
+	return ListRecords{nodes}
+}
+
+// unrecorded reports whether the record could not be written for long.
+func (c *core) unrecorded() bool {
+	return !c.owes.IsZero() && c.now.Sub(c.owes) >= c.config.Settle
+}
+
+// handsOn reports whether the move gives up the turn, for which a record that cannot be
+// written must not be waited for.
+func (c *core) handsOn() bool {
+	w := c.move.Write
+	return w != nil && (w.Withdrawn || w.Phase == PhaseFree || w.Phase == PhaseGranted && w.Holder != c.config.Node)
+}
+
+// cannot is why this node cannot use the turn that it has.
+func (c *core) cannot(ignored bool) Cause {
+	long := func(since time.Time) bool { return !since.IsZero() && c.now.Sub(since) >= c.config.Settle }
+	switch g := c.gate; {
+	case !c.state.HeldBy(c.config.Node):
+		return ""
+	case c.patience.goneFor(c.now) >= c.config.GrantTimeout:
+		return CauseNoKured
+	case c.unrecorded():
+		return CauseNoRecord
+	case long(g.FailingSince):
+		return CauseCannotOpen
+	case long(c.hidden):
+		return CauseNotShown
+	case ignored && g.Kured != nil && g.Kured.Waits():
+		return CauseKuredWaits
+	case g.StepsErr:
+		return CauseStepsErr
+	}
+	return ""
 }
 
 func (c *core) look() Request {
 	look := LookAtHolder{Node: c.state.Holder}
-	if look.Node == c.config.Node {
+	if look.Node == c.config.Node || c.state.Phase == PhaseSoaking {
 		look.Lock = c.gate.lock()
 	}
 	return look
@@ -94,7 +126,7 @@ func (c *core) overdue() bool {
 
 // decide asks Decide for the next move, by what is known.
 func (c *core) decide() {
-	seen := Seen{Now: c.apiTime(), Holder: c.holder, Candidates: c.candidates}
+	seen := Seen{Now: c.apiTime(), PhaseFor: c.now.Sub(c.phaseAt), Holder: c.holder, Candidates: c.candidates}
 	switch {
 	case c.operator.Release != c.state.Epoch || c.operator.Release == 0:
 		c.releasedOf = 0
@@ -106,22 +138,36 @@ func (c *core) decide() {
 	}
 	seenNow := c.last.known && c.last.epoch == c.state.Epoch
 	seen.HolderDown = seenNow && c.last.Down && c.now.Sub(c.last.at) < c.config.GrantTimeout
+	seen.LeftCordoned = seenNow && c.last.Unschedulable && c.last.LockKnown && !c.last.LockNamed && c.state.Phase == PhaseSoaking
 	config := c.config
 	config.Soak = c.soakOf(c.operator.Overridden(seen.Now))
+	if !c.soaksFrom.IsZero() {
+		seen.SoakLeft = config.Soak - c.now.Sub(c.soaksFrom)
+		if c.state.Phase != PhaseSoaking && seen.SoakLeft <= config.earlyBy() {
+			c.soaksFrom, seen.SoakLeft = time.Time{}, 0
+		}
+	}
+	ignored := c.overdue() && seenNow && c.last.LockKnown && !c.last.LockNamed
 	local := Local{
 		Pending: c.gate.Pending, BootedAt: c.bootedAt, Open: c.gate.Open,
 		Ready: !c.askedAt.IsZero(), NodeBlocked: c.gate.NodeBlocked,
-		NotActedOn: c.overdue() && seenNow && c.last.LockKnown && !c.last.LockNamed,
+		NotActedOn: ignored, Cannot: c.cannot(ignored),
+	}
+	if seenNow {
+		local.KuredsLock = c.last.LockStuck
 	}
 	if !local.Ready {
 		local.ClosedFor = c.now.Sub(later(c.gate.ClosedSince, c.confirmed))
 	}
-	before := c.move
+	before, waited := c.move, !c.againAt.IsZero() && !c.now.Before(c.againAt)
 	c.move, c.againAt = Decide(config, c.state, c.operator, local, seen), time.Time{}
 	if c.writing || c.recorded < c.owed { // nothing follows from what is written before that is on record
 		c.move.Evaluate, c.move.Permit = c.move.Evaluate && before.Evaluate, c.move.Permit && before.Permit
 	}
 	if c.move.Again > 0 {
 		c.againAt = c.now.Add(c.move.Again)
+	}
+	if waited && c.move.Write == nil && c.move.Need == Nothing && c.rereadAt.IsZero() {
+		c.rereadAt = c.now.Add(c.lookPause())
 	}
 }

@@ -23,9 +23,10 @@ type LeaseLister interface {
 	List(ctx context.Context, options metav1.ListOptions) (*coordinationv1.LeaseList, error)
 }
 
-// NodeLister lists nodes.
+// NodeLister lists nodes, whole or their names and labels.
 type NodeLister interface {
 	List(ctx context.Context, options metav1.ListOptions) (*corev1.NodeList, error)
+	ListMetadata(ctx context.Context, options metav1.ListOptions) (*metav1.PartialObjectMetadataList, error)
 }
 
 // DaemonSetLister lists the DaemonSets of one namespace.

@@ -48,6 +48,7 @@ type core struct {
 	patience patience
 
 	move    Move
+	setBack bool // a Lease that is older than one that was seen before was read just now
 	busy    bool // a request is under way,
 	writing bool // to write the Lease
 }
@@ -58,9 +59,10 @@ type own struct {
 	updated  bool // it has said something
 	recalled bool // the record was asked
 	bootedAt time.Time
-	recorded int64 // the highest epoch that the record tells of,
-	owed     int64 // and the one that must be in it before anything follows
-	tiered   bool  // the node's tier was found
+	recorded int64     // the highest epoch that the record tells of,
+	owed     int64     // and the one that must be in it before anything follows
+	owes     time.Time // since when it is not; zero: it is
+	hidden   time.Time // since when the Node object or the record do not show this boot; zero: they do, for all that is known
 }
 
 // known is the Lease, as it was read or heard of last.
@@ -69,10 +71,15 @@ type known struct {
 	state    State
 	operator Operator
 	problem  error
-	epoch    int64 // the highest that was seen
-	stale    bool  // it must be read before anything follows from it
-	suspect  int64 // an epoch that a record told of: the Lease that is read next must not be older
-	rounds   int   // how often in a row it changed between its being read and its being written
+	epoch    int64     // the highest that was seen
+	phaseOf  int64     // the epoch that is known,
+	phaseAt  time.Time // and when it was first seen
+	// soaksFrom is when, on the own clock, the last soak began whose beginning was seen;
+	// zero: it is over.
+	soaksFrom time.Time
+	stale     bool  // it must be read before anything follows from it
+	suspect   int64 // an epoch that a record told of: the Lease that is read next must not be older
+	rounds    int   // how often in a row it changed between its being read and its being written
 }
 
 // reading is the last answer that the Lease was read from.
@@ -109,6 +116,7 @@ type pacing struct {
 	lookAt, chooseAt time.Time
 	lookOf, chooseOf int64
 	againAt          time.Time
+	rereadAt         time.Time // when the Lease is to be read although nothing is known to have changed
 }
 
 // asking is the question whether the gate may open. From when it is put until some time
@@ -135,7 +143,7 @@ func newCore(c Config, soakOf func(map[string]Override) time.Duration, random fu
 
 // step takes an event in, and returns what is wanted done. now must not go back.
 func (c *core) step(now time.Time, e Event) Effects {
-	c.now = now
+	c.now, c.setBack = now, false
 	var out Effects
 	c.take(e, &out)
 	c.patience.count(now, c.state, c.gate)
@@ -146,7 +154,7 @@ func (c *core) step(now time.Time, e Event) Effects {
 		out.Request = c.next(&out)
 		c.busy = out.Request != nil
 	}
-	out.Follow, out.WakeAt = c.follow, c.wakeAt()
+	out.Follow, out.WakeAt, out.SetBack = c.follow, c.wakeAt(), c.setBack
 	return out
 }
 
@@ -170,23 +178,22 @@ func (c *core) take(e Event, out *Effects) {
 	switch e := e.(type) {
 	case Updated:
 		c.gate, c.updated = e.Gate, true
-		c.tiered = c.tiered && c.gate.Pending
 	case Asked:
 		c.askedAt = c.now
 	case Unasked:
 		c.askedAt = time.Time{}
 	case Woken:
 		c.rounds = 0
+		// A time that was waited for, and nothing followed from it: perhaps the watch is silent.
+		if due := c.rereadAt; !due.IsZero() && !c.now.Before(due) {
+			c.rereadAt, c.stale = time.Time{}, true
+		}
 	case Heard:
 		c.onHeard(e)
 	case Unfollowed:
 		c.onUnfollowed(e, out)
 	case Recalled:
 		c.onRecalled(e, out)
-	case Placed:
-		if c.tiered = e.Err == nil; !c.tiered {
-			c.failed(fmt.Errorf("reading this node's labels: %w", e.Err), out)
-		}
 	case Read:
 		c.onRead(e, out)
 	case Looked:
@@ -200,6 +207,7 @@ func (c *core) take(e Event, out *Effects) {
 			c.failed(e.Err, out)
 		} else {
 			c.recorded = max(c.recorded, e.Epoch)
+			c.owes = time.Time{}
 		}
 	}
 }
@@ -221,12 +229,14 @@ func (c *core) onUnfollowed(e Unfollowed, out *Effects) {
 	}
 	if e.Err != nil { // until it can be watched a halt would not be heard of
 		c.failed(fmt.Errorf("watching the turn: %w", e.Err), out)
-		return
+	} else { // API servers end a watch now and then; one that does so at once is not asked without end
+		c.follow, c.stale, c.pause = "", true, firstPause
+		c.pausing = c.followed.Add(firstPause)
 	}
-	// API servers end a watch now and then. One that does so at once is not asked
-	// without end.
-	c.follow, c.stale, c.pause = "", true, firstPause
-	c.pausing = c.followed.Add(firstPause)
+	// One that stops ends the watches of all who wait at once.
+	if !c.state.HeldBy(c.config.Node) {
+		c.pausing = later(c.pausing, c.now.Add(time.Duration(c.random()*float64(min(spread, c.config.Interval)))))
+	}
 }
 
 func (c *core) onRecalled(e Recalled, out *Effects) {
@@ -288,6 +298,12 @@ func (c *core) onLooked(e Looked, out *Effects) {
 		h.GoneFor = c.now.Sub(seen.goneSince)
 		c.lookAt = c.now.Add(max(c.config.gone()-h.GoneFor, 0))
 	}
+	switch own := e.Node == c.config.Node; {
+	case own && h.hides(c.config) && c.hidden.IsZero():
+		c.hidden = c.now
+	case own && !h.hides(c.config):
+		c.hidden = time.Time{}
+	}
 	seen.Holder = h
 	c.last, c.holder = seen, &h
 }
@@ -311,7 +327,9 @@ func (c *core) onListed(e Listed, out *Effects) {
 		c.suspect, c.stale = newest, true
 		return
 	}
-	c.verified, c.candidates = c.listedOf, &e.Candidates
+	if c.verified = c.listedOf; e.Nodes {
+		c.candidates = &e.Candidates
+	}
 }
 
 func (c *core) onWrote(e Wrote, out *Effects) {
@@ -331,7 +349,9 @@ func (c *core) onWrote(e Wrote, out *Effects) {
 			c.know(e.Lease, nil)
 			c.verified = e.Lease.ResourceVersion
 		}
-		c.owed = max(c.owed, e.Epoch)
+		if c.owed = max(c.owed, e.Epoch); c.owes.IsZero() {
+			c.owes = c.now
+		}
 	}
 }
 
@@ -351,10 +371,17 @@ func (c *core) know(lease *coordinationv1.Lease, problem error) {
 		return
 	}
 	if state.Epoch < c.epoch {
+		c.setBack = true
 		c.problem = fmt.Errorf("the turn's epoch is %d, but %d was already seen: an old copy of the Lease was restored, or it was created again; see docs/turn.md", state.Epoch, c.epoch)
 		return
 	}
 	c.state, c.epoch = state, state.Epoch
+	if c.phaseOf != state.Epoch || c.phaseAt.IsZero() {
+		c.phaseOf, c.phaseAt = state.Epoch, c.now
+	}
+	if state.Phase == PhaseSoaking {
+		c.soaksFrom = c.now.Add(-max(c.apiTime().Sub(state.RebootedAt), 0))
+	}
 }
 
 // failed makes the turn unknown until it is read anew.

@@ -3,12 +3,17 @@ package turn
 import (
 	"fmt"
 	"time"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 )
 
-// The least that Config.Settle and Config.GrantTimeout may be.
+// The least that Config.Settle, Config.GrantTimeout and Config.Aging may be. Settle must
+// be longer than kured takes from its look at the sentinel to its lock, GrantTimeout than
+// a gate takes from its turn to its opening, and Aging than a rollout of a few nodes.
 const (
-	MinSettle       = time.Second
-	MinGrantTimeout = time.Second
+	MinSettle       = time.Minute
+	MinGrantTimeout = 5 * time.Minute
+	MinAging        = time.Hour
 )
 
 // Config is what does not change while the gate runs.
@@ -24,6 +29,8 @@ type Config struct {
 	Settle time.Duration
 	// GrantTimeout is how long a gate may be open without kured acting on it.
 	GrantTimeout time.Duration
+	// Aging is how long a node may be overtaken by those of lower tiers.
+	Aging time.Duration
 	// Interval lies between two evaluations.
 	Interval time.Duration
 }
@@ -33,8 +40,12 @@ type Config struct {
 // way, for times that are kept to the second, and for a node that is busy.
 func (c Config) gone() time.Duration { return 2 * c.MaxAge }
 
-// timeout bounds one request: well within what gone allows for it.
+// timeout bounds one request that reads: well within what gone allows for it.
 func (c Config) timeout() time.Duration { return min(5*time.Second, c.MaxAge/2) }
+
+// earlyBy is by how much a soak may end early by the own clock: those of the API servers
+// may be apart by as much.
+func (c Config) earlyBy() time.Duration { return min(clock.Tolerance, c.Soak/10) }
 
 // checkEvery is how often one of those who wait looks at what became of a holder
 // whose gate was opened.
@@ -61,12 +72,24 @@ type Local struct {
 	// NotActedOn: it has been open for GrantTimeout of kured's own time, and
 	// kured's lock does not name the node.
 	NotActedOn bool
+	// Cannot is why this node cannot use the turn, for longer than is waited for;
+	// empty: nothing of the kind is known.
+	Cannot Cause
+	// KuredsLock is what is wrong with kured's lock, so that nobody can take it; empty:
+	// nothing that is known.
+	KuredsLock string
 }
 
 // Seen is what was observed beside the Lease. What was not is nil.
 type Seen struct {
 	// Now is by the API server's clock.
 	Now time.Time
+	// PhaseFor is how long the present epoch has been seen, by the own clock: it has
+	// lasted for at least as long.
+	PhaseFor time.Duration
+	// SoakLeft is what is left, by the own clock, of the last soak whose beginning was
+	// seen.
+	SoakLeft time.Duration
 	// ReleasedFor is how long the present epoch has been seen to be released,
 	// by the monotonic clock.
 	ReleasedFor time.Duration
@@ -74,6 +97,9 @@ type Seen struct {
 	// HolderDown is Holder.Down by the last look in this epoch, unless that is older
 	// than Config.GrantTimeout.
 	HolderDown bool
+	// LeftCordoned: by the last look in this epoch the holder is cordoned, although
+	// kured's lock does not name it.
+	LeftCordoned bool
 	// Candidates are all nodes that have a record.
 	Candidates *[]Candidate
 }
@@ -106,6 +132,9 @@ type Move struct {
 	Again time.Duration
 	// Loud: somebody should look at this.
 	Loud bool
+
+	// keepsSince: what is written is no new phase.
+	keepsSince bool
 }
 
 // Decide is the protocol: what the gate on this node does about the turn. It is
@@ -113,7 +142,9 @@ type Move struct {
 func Decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 	d := decide(c, s, o, l, seen)
 	if d.Write != nil {
-		d.Write.Epoch, d.Write.Since = s.Epoch+1, seen.Now
+		if d.Write.Epoch = s.Epoch + 1; !d.keepsSince {
+			d.Write.Since = seen.Now
+		}
 		d.Permit = d.Permit && d.Write.Phase == PhaseOpen
 	}
 	return d
@@ -126,7 +157,7 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 		return Move{Write: &State{Phase: PhaseSoaking, RebootedAt: seen.Now}, Why: "the turn's Lease is new, so earlier reboots are unknown; a soak begins"}
 	case s.Phase == PhaseUnwritten:
 		return Move{Why: "the turn has never been used"}
-	case mine && s.BootID != c.BootID:
+	case mine && (s.BootID != c.BootID || s.Phase == PhaseOpen && bootedSince(s, l.BootedAt)):
 		return Move{Write: rebooted(c, s, l.BootedAt, seen.Now), Why: "this node has rebooted; its soak begins"}
 	case o.Halted:
 		return Move{Why: "halted: " + o.HaltReason, Loud: true}
@@ -148,15 +179,7 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 		}
 		return openElsewhere(c, s, l, seen)
 	case PhaseSoaking:
-		over := later(s.RebootedAt.Add(c.Soak), s.Since.Add(c.gone()))
-		if wait := over.Sub(seen.Now); wait > 0 {
-			why := s.Holder + " rebooted"
-			if s.Holder == "" {
-				why = "the turn's Lease is new, so earlier reboots are unknown"
-			}
-			return Move{Why: fmt.Sprintf("soaking until %s: %s", text(over), why), Again: wait}
-		}
-		return grant(c, s, o, l, seen, "", "the soak is over")
+		return soaking(c, s, o, l, seen)
 	default:
 		return grant(c, s, o, l, seen, s.Holder, "the turn is free")
 	}
@@ -171,8 +194,52 @@ func rebooted(c Config, s State, at, now time.Time) *State {
 	if at.IsZero() || at.After(latest) {
 		at = latest
 	}
-	at = later(at, s.Since)
-	return &State{Phase: PhaseSoaking, Holder: s.Holder, RebootedAt: at, Next: s.Next, Waiting: s.Waiting}
+	if s.Since.Before(latest) { // else it was written by a clock that is ahead
+		at = later(at, s.Since)
+	}
+	return &State{Phase: PhaseSoaking, Holder: s.Holder, RebootedAt: at, Next: s.Next, Waiting: s.Waiting, PassedOver: s.unpass(s.Holder).PassedOver}
+}
+
+// bootedSince reports whether a boot of the holder's, by its record, came after its gate
+// was opened. Not every reboot has a new boot id: that of a container that is a node
+// has not.
+func bootedSince(s State, at time.Time) bool { return at.After(s.Since.Add(clock.Tolerance)) }
+
+// soaking waits for the end of the soak: by the API server's clock and, where its
+// beginning was seen, by the own one.
+func soaking(c Config, s State, o Operator, l Local, seen Seen) Move {
+	over := later(s.RebootedAt.Add(c.Soak), s.Since.Add(c.gone()))
+	wait := over.Sub(seen.Now)
+	longest := max(c.Soak, c.gone()) + clock.Tolerance - seen.PhaseFor
+	ahead := wait > longest
+	if ahead { // by a clock that was ahead
+		wait, over = longest, seen.Now.Add(longest)
+	}
+	if left := seen.SoakLeft - c.earlyBy(); left > wait { // by one that was behind, or is ahead now
+		wait, over = left, seen.Now.Add(left)
+	}
+	if wait <= 0 {
+		return grant(c, s, o, l, seen, "", "the soak is over")
+	}
+	if l.Pending && s.responds(c.Node) {
+		next := s.unpass(c.Node)
+		return Move{Write: &next, keepsSince: true, Why: "this node was passed over because its gate did not respond, and it responds again"}
+	}
+	why := s.Holder + " rebooted"
+	if s.Holder == "" {
+		why = "the turn's Lease is new, so earlier reboots are unknown"
+	}
+	d := Move{Why: fmt.Sprintf("soaking until %s: %s", text(over), why), Again: wait}
+	if l.Pending && s.Holder != "" && seen.PhaseFor >= c.Settle && seen.Holder == nil {
+		d.Need = NeedHolder
+	}
+	switch {
+	case seen.LeftCordoned:
+		d.Why, d.Loud = d.Why+"; it is back and still cordoned, although kured's lock is free: kured's uncordon failed; look at it, then kubectl uncordon "+s.Holder, true
+	case ahead:
+		d.Why, d.Loud = d.Why+", by a time in the turn that is in the future: the clock of an API server was or is ahead", true
+	}
+	return d
 }
 
 func later(a, b time.Time) time.Time {
@@ -198,7 +265,8 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 	if err := s.SetBack(*seen.Candidates); err != nil {
 		return Move{Why: err.Error(), Loud: true}
 	}
-	chosen, waiting, found := choose(*seen.Candidates, o, after)
+	ranked := Rank(*seen.Candidates, s.PassedOver, c.Aging, seen.Now)
+	chosen, waiting, found := choose(ranked, o, after)
 	notActedOn := s.NotActedOn
 	if s.Phase == PhaseSoaking {
 		notActedOn = 0
@@ -207,14 +275,14 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 		if !handsOn {
 			return Move{Why: why + ", but this node's record does not say yet that it waits", Again: min(c.Interval, 5*time.Second)}
 		}
-		return Move{Write: &State{Phase: PhaseFree, Holder: after, NotActedOn: notActedOn}, Why: "no node waits; the turn becomes free"}
+		return Move{Write: &State{Phase: PhaseFree, Holder: after, NotActedOn: notActedOn, PassedOver: s.PassedOver}, Why: "no node waits; the turn becomes free"}
 	}
 	next := waiting
 	if len(next) > nextNames {
 		next = next[:nextNames]
 	}
 	return Move{
-		Write: &State{Phase: PhaseGranted, Holder: chosen.Node, BootID: chosen.BootID, Acknowledged: chosen.Node == c.Node, NotActedOn: notActedOn, Next: next, Waiting: len(waiting)},
+		Write: &State{Phase: PhaseGranted, Holder: chosen.Node, BootID: chosen.BootID, Acknowledged: chosen.Node == c.Node, NotActedOn: notActedOn, Next: next, Waiting: len(waiting), PassedOver: s.PassedOver},
 		Why:   fmt.Sprintf("%s, and %s is next", why, chosen.Node),
 	}
 }
@@ -232,161 +300,6 @@ func (s State) SetBack(nodes []Candidate) error {
 
 // nextNames is how many of those who wait are named in the Lease.
 const nextNames = 5
-
-func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Move {
-	if _, held := o.Held(c.Node); held || !l.Pending {
-		d := grant(c, s, o, Local{Pending: true}, without(seen, c.Node), c.Node, "this node hands the turn on")
-		d.Again = c.Interval
-		return d
-	}
-	age := seen.Now.Sub(s.Since)
-	switch h := seen.Holder; {
-	case l.Ready && h == nil:
-		return Move{Evaluate: true, Why: "this node has the turn", Need: NeedHolder}
-	case l.Ready && (h.Gone || h.NodeBootID != c.BootID || h.RecordBootID != c.BootID):
-		// Others would take it for rebooted while its gate is open.
-		return Move{Evaluate: true, Why: "this node has the turn, but its Node object or its record does not show this boot yet", Again: time.Minute}
-	case l.Ready:
-		next := s
-		next.Phase, next.BootID, next.Acknowledged = PhaseOpen, c.BootID, true
-		return Move{Write: &next, Evaluate: true, Permit: true, Why: "this node has the turn; its gate opens"}
-	case !s.Acknowledged, age > c.GrantTimeout/2:
-		next := s
-		next.Acknowledged = true
-		return Move{Write: &next, Evaluate: true, Why: "this node has the turn"}
-	case l.NodeBlocked:
-		d := grant(c, s, o, l, seen, c.Node, "this node's own steps hold it back")
-		if d.Write == nil || d.Write.Holder == c.Node { // nobody else waits
-			d.Write = nil
-			d.Again = c.GrantTimeout/2 - age + time.Second
-		}
-		d.Evaluate = true
-		return d
-	}
-	return Move{Evaluate: true, Why: "this node has the turn", Again: c.GrantTimeout/2 - age + time.Second}
-}
-
-// without leaves a node out of the candidates.
-func without(seen Seen, node string) Seen {
-	if seen.Candidates != nil {
-		var others []Candidate
-		for _, candidate := range *seen.Candidates {
-			if candidate.Node != node {
-				others = append(others, candidate)
-			}
-		}
-		seen.Candidates = &others
-	}
-	return seen
-}
-
-func grantedElsewhere(c Config, s State, o Operator, l Local, seen Seen) Move {
-	patience := c.GrantTimeout
-	if !s.Acknowledged {
-		patience = c.silence()
-	}
-	why := fmt.Sprintf("%s has the turn since %s", s.Holder, text(s.Since))
-	if !l.Pending {
-		return Move{Why: why}
-	}
-	if wait := patience - seen.Now.Sub(s.Since); wait > 0 {
-		return Move{Why: why + ahead(s, c.Node), Again: wait}
-	}
-	// Its gate was never open, so nothing is lost if it comes back.
-	return grant(c, s, o, l, seen, s.Holder, s.Holder+" was granted the turn but its gate did not respond in time")
-}
-
-func openHere(c Config, s State, o Operator, l Local, seen Seen) Move {
-	reason, held := o.Held(c.Node)
-	d := Move{Evaluate: l.Pending && !held && !s.Withdrawn, Why: "this node has the turn; its gate was opened"}
-	d.Permit = d.Evaluate
-	switch {
-	case held:
-		d.Why = "this node is held: " + reason
-	case s.Withdrawn:
-		d.Why, d.Loud = "kured did not act on this open gate: the gate is closed and will hand the turn on", true
-	case l.NotActedOn && s.NotActedOn == 0:
-		next := s
-		next.Withdrawn, next.NotActedOn = true, 1
-		return Move{Write: &next, Why: "kured did not act on this open gate: the gate is closed and will hand the turn on", Loud: true}
-	case l.NotActedOn && s.NotActedOn == 1:
-		next := s
-		next.NotActedOn = 2
-		d.Write, d.Why, d.Loud = &next, stopped, true
-		return d
-	case s.NotActedOn > 1 && l.Pending:
-		d.Why, d.Loud = stopped, true
-		return d
-	}
-	if l.Open {
-		return d
-	}
-	if wait := c.Settle - l.ClosedFor; wait > 0 {
-		d.Again = wait
-		return d
-	}
-	// Closed for long: what kured has seen of it must be done with.
-	switch h := seen.Holder; {
-	case h == nil:
-		d.Need = NeedHolder
-	case h.Gone || h.NodeBootID != c.BootID || h.Unschedulable || !h.LockKnown || h.LockNamed:
-		d.Why, d.Again = "this node keeps the turn: "+h.kept(c), min(c.Settle, time.Minute)
-	case s.Withdrawn:
-		handed := grant(c, s, o, Local{Pending: true}, seen, c.Node, "kured did not act on this node's gate")
-		handed.Loud, handed.Again = true, c.Interval
-		return handed
-	default:
-		next := State{Phase: PhaseGranted, Holder: c.Node, BootID: c.BootID, Acknowledged: true, NotActedOn: s.NotActedOn, Next: s.Next, Waiting: s.Waiting}
-		d.Write, d.Permit, d.Why = &next, false, fmt.Sprintf("the gate has been closed for %s, and kured does not hold this node", l.ClosedFor.Round(time.Second))
-	}
-	return d
-}
-
-const stopped = "turn stopped: kured ignored two open gates in a row; check its wiring and who holds its lock"
-
-// kept says why a holder that is closed keeps the turn.
-func (h Holder) kept(c Config) string {
-	switch {
-	case h.Gone:
-		return "its Node object is gone"
-	case h.NodeBootID != c.BootID:
-		return "its Node object shows another boot"
-	case h.Unschedulable:
-		return "it is cordoned"
-	case !h.LockKnown:
-		return "kured's lock cannot be read"
-	default:
-		return "kured's lock names it"
-	}
-}
-
-func openElsewhere(c Config, s State, l Local, seen Seen) Move {
-	d := Move{Why: fmt.Sprintf("%s has the turn; its gate was opened at %s", s.Holder, text(s.Since)) + ahead(s, c.Node)}
-	if !l.Pending {
-		return d
-	}
-	// A node that is up may wait for kured's window, and that is as it should be.
-	if wait := 2*c.GrantTimeout - seen.Now.Sub(s.Since); wait > 0 {
-		d.Again = wait
-	} else if seen.HolderDown {
-		d.Why, d.Loud = d.Why+"; it has not rebooted since, and it is cordoned or not Ready: check that node", true
-	}
-	h := seen.Holder
-	switch {
-	case h == nil:
-		d.Need = NeedHolder
-	case h.Gone && h.GoneFor < c.gone():
-		d.Why = fmt.Sprintf("%s has the turn, but its Node object is gone; it counts as rebooted in %s", s.Holder, (c.gone() - h.GoneFor).Round(time.Second))
-		d.Again, d.Loud = c.gone()-h.GoneFor, true
-	case h.Gone:
-		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" had the turn and its Node object is gone: a soak begins"
-	case h.RecordBootID != "" && h.RecordBootID != s.BootID:
-		d.Write, d.Why = rebooted(c, s, h.RecordBootedAt, seen.Now), s.Holder+" has rebooted; its soak runs"
-	case h.NodeBootID != "" && h.NodeBootID != s.BootID:
-		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" has rebooted but its gate has not come back: the soak runs from now"
-	}
-	return d
-}
 
 // ahead names those who were before the node when the holder was chosen.
 func ahead(s State, node string) string {

@@ -11,7 +11,7 @@ import (
 func TestDecide(t *testing.T) {
 	config := Config{
 		Node: "a", BootID: "1", Soak: time.Hour, MaxAge: 45 * time.Second, Settle: 15 * time.Minute,
-		GrantTimeout: 30 * time.Minute, Interval: 30 * time.Second,
+		GrantTimeout: 30 * time.Minute, Interval: 30 * time.Second, Aging: 7 * 24 * time.Hour,
 	}
 	ago := func(d time.Duration) time.Time { return noon.Add(-d) }
 	pending := Local{Pending: true, BootedAt: ago(50 * time.Hour), ClosedFor: time.Hour}
@@ -21,9 +21,9 @@ func TestDecide(t *testing.T) {
 	with := func(s State, change func(*State)) State { change(&s); return s }
 	others := func(s State) State { s.Holder = "b"; return s }
 	all := &[]Candidate{
-		{Node: "a", BootID: "1", PendingSince: ago(3 * time.Hour)},
-		{Node: "b", BootID: "2", PendingSince: ago(2 * time.Hour)},
-		{Node: "c", BootID: "3", PendingSince: ago(time.Hour)},
+		{Node: "a", BootID: "1", Member: true, PendingSince: ago(3 * time.Hour)},
+		{Node: "b", BootID: "2", Member: true, PendingSince: ago(2 * time.Hour)},
+		{Node: "c", BootID: "3", Member: true, PendingSince: ago(time.Hour)},
 	}
 	alone := &[]Candidate{(*all)[0]}
 	here := Holder{NodeBootID: "1", RecordBootID: "1", LockKnown: true}
@@ -80,7 +80,7 @@ func TestDecide(t *testing.T) {
 
 		"granted to another":                   {others(granted), Operator{}, pending, Seen{}, "b has the turn since 2026-01-31T11:59:00Z again 29m0s"},
 		"granted to another, with some ahead":  {with(others(granted), func(s *State) { s.Next = []string{"b", "c", "a"} }), Operator{}, pending, Seen{}, "b has the turn since 2026-01-31T11:59:00Z; ahead: c again 29m0s"},
-		"granted to another that says nothing": {with(others(granted), func(s *State) { s.Acknowledged, s.Since = false, ago(151*time.Second) }), Operator{}, pending, Seen{Candidates: all}, "granted c(8, boot 3, next [a b c] of 3) b was granted the turn but its gate did not respond in time, and c is next"},
+		"granted to another that says nothing": {with(others(granted), func(s *State) { s.Acknowledged, s.Since = false, ago(151*time.Second) }), Operator{}, pending, Seen{Candidates: all}, "granted a(8, boot 1, acknowledged, passed over b Silent, next [a c b] of 3) b was granted the turn but its gate did not respond in time, and a is next"},
 		"and it may still say something":       {with(others(granted), func(s *State) { s.Acknowledged = false }), Operator{}, pending, Seen{}, "again 1m30s"},
 		"and this one does not wait":           {with(others(granted), func(s *State) { s.Since = ago(time.Hour) }), Operator{}, Local{}, Seen{}, "b has the turn since 2026-01-31T11:00:00Z"},
 
@@ -89,16 +89,17 @@ func TestDecide(t *testing.T) {
 		"open, and held":             {open, Operator{Holds: map[string]string{"a": "why"}}, local(func(l *Local) { l.Open = true }), Seen{}, "this node is held: why"},
 		"open, and not pending":      {open, Operator{}, Local{ClosedFor: time.Minute}, Seen{}, "this node has the turn; its gate was opened again 14m0s"},
 		"open, closed for long":      {open, Operator{}, pending, Seen{}, "EVALUATES PERMITS NEEDS HOLDER"},
-		"F36 kured has its lock":     {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.LockNamed = true })}, "EVALUATES PERMITS this node keeps the turn: kured's lock names it again 1m0s"},
-		"F36 kured has cordoned":     {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.Unschedulable = true })}, "EVALUATES PERMITS this node keeps the turn: it is cordoned"},
-		"kured's lock is not known":  {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.LockKnown = false })}, "EVALUATES PERMITS this node keeps the turn: kured's lock cannot be read"},
-		"another boot in its status": {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.NodeBootID = "2" })}, "EVALUATES PERMITS this node keeps the turn: its Node object shows another boot"},
-		"its Node object is gone":    {open, Operator{}, pending, Seen{Holder: &Holder{Gone: true}}, "EVALUATES PERMITS this node keeps the turn: its Node object is gone"},
+		"F36 kured has its lock":     {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.LockNamed = true })}, "EVALUATES PERMITS LOUD this node keeps the turn: kured's lock names it again 1m0s"},
+		"F36 kured has cordoned":     {open, Operator{}, local(func(l *Local) { l.ClosedFor = 44 * time.Minute }), Seen{Holder: there(func(h *Holder) { h.Unschedulable = true })}, "EVALUATES PERMITS this node keeps the turn: it is cordoned again 1m0s"},
+		"F97 its uncordon failed":    {open, Operator{}, pending, Seen{Candidates: all, Holder: there(func(h *Holder) { h.Unschedulable = true })}, "LOUD granted b(8, boot 2, passed over a Cordoned, next [b c a] of 3) this node is cordoned, although its gate is closed and kured's lock is free"},
+		"kured's lock is not known":  {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.LockKnown = false })}, "EVALUATES PERMITS LOUD this node keeps the turn: kured's lock cannot be read"},
+		"another boot in its status": {open, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.NodeBootID = "2" })}, "EVALUATES PERMITS LOUD this node keeps the turn: its Node object shows another boot"},
+		"its Node object is gone":    {open, Operator{}, pending, Seen{Holder: &Holder{Gone: true}}, "EVALUATES PERMITS LOUD this node keeps the turn: its Node object is gone"},
 		"kured does not have it":     {open, Operator{}, pending, Seen{Holder: &here}, "EVALUATES granted a(8, boot 1, acknowledged) the gate has been closed for 1h0m0s, and kured does not hold this node"},
 
 		"not acted on":                   {open, Operator{}, local(func(l *Local) { l.Open, l.NotActedOn = true, true }), Seen{}, "LOUD open a(8, boot 1, acknowledged, withdrawn, not acted on 1) kured did not act on this open gate"},
-		"withdrawn":                      {withdrawn, Operator{}, local(func(l *Local) { l.ClosedFor = time.Minute }), Seen{}, "LOUD kured did not act on this open gate: the gate is closed and will hand the turn on again 14m0s"},
-		"withdrawn, and looked at":       {withdrawn, Operator{}, pending, Seen{Holder: &here}, "LOUD NEEDS CANDIDATES kured did not act on this node's gate again 30s"},
+		"withdrawn":                      {withdrawn, Operator{}, local(func(l *Local) { l.ClosedFor = time.Minute }), Seen{}, "LOUD kured did not act on this open gate; the gate is closed and will hand the turn on again 14m0s"},
+		"withdrawn, and looked at":       {withdrawn, Operator{}, pending, Seen{Holder: &here}, "LOUD NEEDS CANDIDATES kured did not act on this open gate; the gate is closed and will hand the turn on again 30s"},
 		"withdrawn, but kured has it":    {withdrawn, Operator{}, pending, Seen{Holder: there(func(h *Holder) { h.LockNamed = true })}, "LOUD this node keeps the turn: kured's lock names it again 1m0s"},
 		"withdrawn, and handed on":       {withdrawn, Operator{}, pending, Seen{Holder: &here, Candidates: all}, "LOUD granted b(8, boot 2, not acted on 1, next [a b c] of 3)"},
 		"the second that is not":         {with(open, func(s *State) { s.NotActedOn = 1 }), Operator{}, local(func(l *Local) { l.Open, l.NotActedOn = true, true }), Seen{}, "EVALUATES PERMITS LOUD open a(8, boot 1, acknowledged, not acted on 2) turn stopped"},
@@ -117,7 +118,9 @@ func TestDecide(t *testing.T) {
 		"nothing is known of it":       {others(open), Operator{}, pending, Seen{Holder: &Holder{}}, "b has the turn; its gate was opened"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.seen.Now = noon
+			if c.seen.Now = noon; c.seen.PhaseFor == 0 && !c.state.Since.IsZero() { // it was seen from its beginning
+				c.seen.PhaseFor = noon.Sub(c.state.Since)
+			}
 			d := Decide(config, c.state, c.operator, c.local, c.seen)
 			if got := tells(d); !strings.Contains(got, c.want) || strings.HasPrefix(c.want, "b has the turn") && !strings.HasPrefix(got, c.want) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
@@ -155,6 +158,9 @@ func tells(d Move) string {
 		add(s.Acknowledged, "acknowledged")
 		add(s.Withdrawn, "withdrawn")
 		add(s.NotActedOn > 0, "not acted on %d", s.NotActedOn)
+		for _, p := range s.PassedOver {
+			add(true, "passed over %s %s", p.Node, string(p.Cause))
+		}
 		add(s.Waiting > 0, "next %v of %d", s.Next, s.Waiting)
 		words = append(words, strings.TrimSpace(string(s.Phase)+" "+s.Holder)+"("+strings.Join(what, ", ")+")")
 	}

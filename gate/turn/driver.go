@@ -24,8 +24,9 @@ type Record interface {
 	// Recall returns the highest epoch of the turn that the record tells of, and when
 	// this boot was by the API server's clock.
 	Recall(ctx context.Context) (epoch int64, bootedAt time.Time, err error)
-	// SetTier sets the node's tier in the order of the turn.
-	SetTier(tier int)
+	// LookAgain reads the record again, soon, and writes it again where it is not what it
+	// should be. It does not block.
+	LookAgain()
 	// SetTurnEpoch sets the epoch that was seen, which is written when something else
 	// is. It does not block.
 	SetTurnEpoch(epoch int64)
@@ -38,7 +39,7 @@ type Options struct {
 	Config
 	// SoakOf returns the soak, of which the overridden steps are no part.
 	SoakOf func(overridden map[string]Override) time.Duration
-	// Leases must be read through a clock.Transport.
+	// Leases and DaemonSets must be read through a clock.Witness.
 	Leases     Leases
 	Nodes      NodeLister
 	DaemonSets func(namespace string) DaemonSetLister
@@ -169,6 +170,9 @@ func (t *Turn) Run(ctx context.Context) {
 		effects := t.core.step(time.Now(), e)
 		d.publish(t.core.view())
 		t.Record.SetTurnEpoch(t.core.epoch)
+		if effects.SetBack { // and so, perhaps, was the record
+			t.Record.LookAgain()
+		}
 		if effects.Answer != nil { // after the view that it follows from
 			d.answer(*effects.Answer)
 		}
@@ -222,6 +226,10 @@ func (d *driver) publish(v View) {
 	}
 }
 
+// watchFor is how long a watch is believed that says nothing of its end; up to a third is
+// taken from it, so that not all gates read anew at once.
+const watchFor = 30 * time.Minute
+
 // follow ends the watch, and begins one at the version where that is not empty.
 func (d *driver) follow(ctx context.Context, version string) {
 	if d.unfollow != nil {
@@ -240,16 +248,28 @@ func (d *driver) follow(ctx context.Context, version string) {
 // watch hands on what becomes of the Lease until the watch ends. The API server ends
 // one now and then, which is no error.
 func (t *Turn) watch(ctx context.Context, version string, heard chan<- Event) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	options := only(LeaseName)
 	options.ResourceVersion = version
+	opening := time.AfterFunc(t.timeout(), cancel)
 	events, err := t.Leases.Watch(ctx, options)
+	if !opening.Stop() && err == nil {
+		events.Stop()
+		err = context.DeadlineExceeded
+	}
 	if err != nil {
 		return err
 	}
 	defer events.Stop()
+	// The API server ends a watch by itself, but a proxy in between may not tell.
+	deadline := time.NewTimer(time.Duration(float64(watchFor) * (1 - rand.Float64()/3)))
+	defer deadline.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			return nil
+		case <-deadline.C:
 			return nil
 		case event, ok := <-events.ResultChan():
 			if !ok {
@@ -267,9 +287,24 @@ func (t *Turn) watch(ctx context.Context, version string, heard chan<- Event) er
 	}
 }
 
+// writeTimeout bounds a request that writes: webhooks of others, of which a dead one may
+// take 30 seconds, stand before it.
+const writeTimeout = 35 * time.Second
+
+// bound is how long the request may take.
+func (t *Turn) bound(r Request) time.Duration {
+	switch r.(type) {
+	case WriteLease, RecordEpoch:
+		return writeTimeout
+	case ListRecords:
+		return perListing
+	}
+	return t.timeout()
+}
+
 // carryOut carries a request out, within a bound of its own, and returns its answer.
 func (t *Turn) carryOut(ctx context.Context, r Request) Event {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout())
+	ctx, cancel := context.WithTimeout(ctx, t.bound(r))
 	defer cancel()
 	switch r := r.(type) {
 	case RecallRecord:
@@ -277,14 +312,16 @@ func (t *Turn) carryOut(ctx context.Context, r Request) Event {
 		return Recalled{epoch, bootedAt, err}
 	case ReadLease:
 		return t.read(ctx)
-	case FindTier:
-		return Placed{t.findTier(ctx)}
 	case LookAtHolder:
 		holder, err := t.look(ctx, r)
 		return Looked{r.Node, holder, err}
 	case ListRecords:
-		candidates, err := List(ctx, t.Leases)
-		return Listed{candidates, err}
+		if !r.Nodes {
+			candidates, err := List(ctx, t.Leases)
+			return Listed{candidates, false, err}
+		}
+		candidates, err := ListWaiting(ctx, t.Leases, t.Nodes, t.Order)
+		return Listed{candidates, true, err}
 	case WriteLease:
 		return t.write(ctx, r)
 	case RecordEpoch:

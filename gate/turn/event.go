@@ -44,17 +44,16 @@ type (
 		Asked, Date time.Time
 		Err         error
 	}
-	// Placed answers FindTier: the node's tier is in its record.
-	Placed struct{ Err error }
 	// Looked answers LookAtHolder.
 	Looked struct {
 		Node string
 		Holder
 		Err error
 	}
-	// Listed answers ListRecords.
+	// Listed answers ListRecords. Nodes: the Node objects were listed too.
 	Listed struct {
 		Candidates []Candidate
+		Nodes      bool
 		Err        error
 	}
 	// Wrote answers WriteLease: Epoch was written. Conflict: somebody else has written
@@ -80,7 +79,6 @@ func (Heard) event()      {}
 func (Unfollowed) event() {}
 func (Recalled) event()   {}
 func (Read) event()       {}
-func (Placed) event()     {}
 func (Looked) event()     {}
 func (Listed) event()     {}
 func (Wrote) event()      {}
@@ -98,6 +96,8 @@ type Effects struct {
 	WakeAt time.Time
 	// Answer answers Asked; nil: not yet.
 	Answer *Answer
+	// SetBack: the Lease that was read is older than one that was seen before.
+	SetBack bool
 }
 
 // Answer says whether the gate may open; the zero value refuses.
@@ -115,15 +115,14 @@ type (
 	RecallRecord struct{}
 	// ReadLease reads the turn's Lease from the API server itself.
 	ReadLease struct{}
-	// FindTier finds the node's tier by its labels, and puts it into its record.
-	FindTier struct{}
 	// LookAtHolder looks at a node, at its record, and, where Lock is set, at kured's lock.
 	LookAtHolder struct {
 		Node string
 		Lock *Lock
 	}
-	// ListRecords lists the records of all nodes.
-	ListRecords struct{}
+	// ListRecords lists the records of all nodes and, where Nodes is set, who of them
+	// has a Node object, and its tier.
+	ListRecords struct{ Nodes bool }
 	// WriteLease writes State into the Lease, if that is still as it is here.
 	WriteLease struct {
 		Lease         *coordinationv1.Lease
@@ -138,7 +137,6 @@ type (
 
 func (RecallRecord) request() {}
 func (ReadLease) request()    {}
-func (FindTier) request()     {}
 func (LookAtHolder) request() {}
 func (ListRecords) request()  {}
 func (WriteLease) request()   {}
@@ -151,21 +149,33 @@ type Gate struct {
 	// Open: its gated sentinel resolves. ClosedSince is since when it has not.
 	Open        bool
 	ClosedSince time.Time
+	// FailingSince is since when the gated sentinel could not be made, although every
+	// step passed; zero: the last attempt was none, or succeeded.
+	FailingSince time.Time
 	// NodeBlocked: for an interval at least, only steps that are about this node
 	// have held it back.
 	NodeBlocked bool
-	// Kured is how the kured on this node was started; nil where that is not known.
-	Kured *wiring.Kured
+	// StepsErr: for several intervals, only steps that are about this node and such as
+	// err or time out have held it back, and of these one at least.
+	StepsErr bool
+	// Kured is how the kured on this node was started when it was last seen; nil where
+	// that is not known. NoKured: none runs now.
+	Kured   *wiring.Kured
+	NoKured bool
 }
 
-// Lock is where a kured keeps its lock.
-type Lock struct{ Namespace, DaemonSet, Annotation string }
+// Lock is where a kured keeps its lock, and how many may have it; 0: not known.
+type Lock struct {
+	Namespace, DaemonSet, Annotation string
+	Concurrency                      int
+}
 
 func (g Gate) lock() *Lock {
 	kured := g.Kured
 	if kured == nil {
 		defaults := wiring.Defaults()
+		defaults.Concurrency = 0
 		kured = &defaults
 	}
-	return &Lock{kured.Namespace, kured.DaemonSet, kured.LockAnnotation}
+	return &Lock{kured.Namespace, kured.DaemonSet, kured.LockAnnotation, kured.Concurrency}
 }

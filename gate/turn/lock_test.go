@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestLockNames(t *testing.T) {
+func TestParseKuredLock(t *testing.T) {
 	for name, c := range map[string]struct {
 		value string
 		want  []string
@@ -27,21 +27,22 @@ func TestLockNames(t *testing.T) {
 		"null":                 {"null", nil, "names no node"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := LockNames(c.value)
-			if !slices.Equal(got, c.want) || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
-				t.Errorf("got %v, %v; want %v, %q", got, err, c.want, c.err)
+			lock, err := ParseKuredLock(c.value, 0, noon)
+			if got := lock.Holders; !slices.Equal(got, c.want) || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Errorf("got %v, %v; want %v, %q", lock, err, c.want, c.err)
 			}
 		})
 	}
 }
 
-// FuzzLockNames: a lock that cannot be understood is never free.
-func FuzzLockNames(f *testing.F) {
+// FuzzParseKuredLock: a lock that cannot be understood is never free.
+func FuzzParseKuredLock(f *testing.F) {
 	f.Add(`{"nodeID":"a"}`)
 	f.Add(`{"maxOwners":2,"locks":[{"nodeID":"a"},{"nodeID":"b"}]}`)
 	f.Add(`{"locks":[{}]}`)
 	f.Fuzz(func(t *testing.T, value string) {
-		names, err := LockNames(value)
+		lock, err := ParseKuredLock(value, 0, noon)
+		names := lock.Holders
 		if err != nil && names != nil || slices.Contains(names, "") {
 			t.Errorf("%q, %v", names, err)
 		}

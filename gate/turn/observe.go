@@ -7,12 +7,14 @@ import (
 	"slices"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 )
 
@@ -31,6 +33,8 @@ type Holder struct {
 	Down bool
 	// LockKnown: kured's lock was read. LockNamed: it names the node.
 	LockKnown, LockNamed bool
+	// LockStuck is KuredLock.Stuck.
+	LockStuck string
 }
 
 // only selects the one object of the name: the right to list is all it needs,
@@ -64,64 +68,100 @@ func (t *Turn) look(ctx context.Context, l LookAtHolder) (Holder, error) {
 		}
 	}
 	if l.Lock != nil {
-		holders, err := t.lockHolders(ctx, *l.Lock)
+		lock, err := t.readLock(ctx, *l.Lock)
 		if err != nil {
 			t.Log.Warn("kured's lock cannot be read, so the turn stays where it is", "daemonSet", l.Lock.Namespace+"/"+l.Lock.DaemonSet, "error", err)
 		}
-		h.LockKnown, h.LockNamed = err == nil, slices.Contains(holders, l.Node)
+		h.LockKnown, h.LockNamed, h.LockStuck = err == nil, slices.Contains(lock.Holders, l.Node), lock.Stuck
 	}
 	return h, nil
 }
 
-// lockHolders returns the nodes that kured's lock names.
-func (t *Turn) lockHolders(ctx context.Context, l Lock) ([]string, error) {
+// readLock reads kured's lock. One whose time is over counts until it has been over for
+// as long as the gate settles: whose it was may still be at work, and clocks differ.
+func (t *Turn) readLock(ctx context.Context, l Lock) (KuredLock, error) {
+	ctx, reading := clock.Read(ctx)
 	sets, err := t.DaemonSets(l.Namespace).List(ctx, only(l.DaemonSet))
 	if err != nil {
-		return nil, err
+		return KuredLock{}, err
 	}
 	if len(sets.Items) == 0 {
-		return nil, errors.New("there is no such DaemonSet")
+		return KuredLock{}, errors.New("there is no such DaemonSet")
 	}
-	return LockNames(sets.Items[0].Annotations[l.Annotation])
+	now, err := reading.Now()
+	if err != nil {
+		return KuredLock{}, err
+	}
+	return ParseKuredLock(sets.Items[0].Annotations[l.Annotation], l.Concurrency, now.Add(-t.Settle))
 }
 
-// findTier reads the labels of the node, and puts its tier into its record.
-func (t *Turn) findTier(ctx context.Context) error {
-	nodes, err := t.Nodes.List(ctx, only(t.Node))
-	if err != nil {
-		return err
+// perPage and perListing bound one page of a listing, and all of them together.
+const (
+	perPage    = 10 * time.Second
+	perListing = time.Minute
+	page       = 500
+)
+
+// pages reads all pages of a listing.
+func pages[L metav1.ListInterface](ctx context.Context, options metav1.ListOptions, fetch func(context.Context, metav1.ListOptions) (L, error), each func(L)) error {
+	options.Limit = page
+	for {
+		ctx, cancel := context.WithTimeout(ctx, perPage)
+		list, err := fetch(ctx, options)
+		cancel()
+		if err != nil {
+			return err
+		}
+		each(list)
+		if options.Continue = list.GetContinue(); options.Continue == "" {
+			return nil
+		}
 	}
-	if len(nodes.Items) == 0 {
-		return fmt.Errorf("there is no Node %s", t.Node)
-	}
-	set := labels.Set(nodes.Items[0].Labels)
-	tier := slices.IndexFunc(t.Order, func(s labels.Selector) bool { return s.Matches(set) })
-	if tier < 0 {
-		tier = len(t.Order)
-	}
-	t.Record.SetTier(tier)
-	return nil
 }
 
 // List returns all nodes that have a record, also those that do not wait: they too
 // have seen an epoch. Whose record cannot be read does not wait.
 func List(ctx context.Context, leases LeaseLister) ([]Candidate, error) {
 	var candidates []Candidate
-	options := metav1.ListOptions{LabelSelector: record.Label, Limit: 500}
-	for {
-		list, err := leases.List(ctx, options)
-		if err != nil {
-			return nil, fmt.Errorf("listing the records: %w", err)
-		}
+	err := pages(ctx, metav1.ListOptions{LabelSelector: record.Label}, leases.List, func(list *coordinationv1.LeaseList) {
 		for i := range list.Items {
 			r, err := record.Parse(&list.Items[i])
 			if err != nil {
 				r.PendingSince = time.Time{}
 			}
-			candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, Tier: r.Tier, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch})
+			candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch})
 		}
-		if options.Continue = list.Continue; options.Continue == "" {
-			return candidates, nil
-		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the records: %w", err)
 	}
+	return candidates, nil
+}
+
+// ListWaiting returns what List does, with who has a Node object, and in which tier: the
+// first selector of the order that the node's labels match. Who matches none is last.
+func ListWaiting(ctx context.Context, leases LeaseLister, nodes NodeLister, order []labels.Selector) ([]Candidate, error) {
+	candidates, err := List(ctx, leases)
+	if err != nil {
+		return nil, err
+	}
+	tiers := map[string]int{}
+	err = pages(ctx, metav1.ListOptions{}, nodes.ListMetadata, func(list *metav1.PartialObjectMetadataList) {
+		for _, node := range list.Items {
+			set := labels.Set(node.Labels)
+			tier := slices.IndexFunc(order, func(s labels.Selector) bool { return s.Matches(set) })
+			if tier < 0 {
+				tier = len(order)
+			}
+			tiers[node.Name] = tier
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the nodes: %w", err)
+	}
+	for i := range candidates {
+		tier, member := tiers[candidates[i].Node]
+		candidates[i].Tier, candidates[i].Member = tier, member
+	}
+	return candidates, nil
 }

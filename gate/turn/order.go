@@ -6,10 +6,13 @@ import (
 	"time"
 )
 
-// Candidate is a node, by its record.
+// Candidate is a node, by its record and its Node object.
 type Candidate struct {
 	Node, BootID string
-	// Tier is the place of the node's tier in the order; lower goes first.
+	// Member: it has a Node object.
+	Member bool
+	// Tier is the place of the node's tier in the order, by its Node's labels; lower
+	// goes first.
 	Tier int
 	// PendingSince is since when it waits for its reboot, and zero where it does not.
 	PendingSince time.Time
@@ -23,19 +26,41 @@ type Candidate struct {
 // older than its boot.
 func (c Candidate) again() bool { return c.PendingSince.Before(c.BootedAt) }
 
-// Rank returns those that wait, sorted: those last that have rebooted since they
-// began to, for they would be first for ever; by tier, then the longest pending,
-// then by name.
-func Rank(candidates []Candidate) []Candidate {
-	ranked := slices.DeleteFunc(slices.Clone(candidates), func(c Candidate) bool { return c.PendingSince.IsZero() })
-	slices.SortFunc(ranked, func(a, b Candidate) int {
-		switch {
-		case a.again() && !b.again():
+// waitsSince is since when it waits in this boot.
+func (c Candidate) waitsSince() time.Time { return later(c.PendingSince, c.BootedAt) }
+
+// Rank returns the nodes that wait, those that go first first: who has waited for
+// longer than aging, for else a lower tier could be overtaken for ever; then who has not
+// rebooted since it began to wait, for else that one would be first for ever; then by
+// tier; then the longest waiting; then by name. Those that were passed over come last.
+// Who has no Node object does not wait: kured cannot drain it.
+func Rank(candidates []Candidate, passedOver []PassedOver, aging time.Duration, now time.Time) []Candidate {
+	last := map[string]bool{}
+	for _, p := range passedOver {
+		last[p.Node] = p.counts(now)
+	}
+	type place struct {
+		last, young, again, tier int
+	}
+	number := func(is bool) int {
+		if is {
 			return 1
-		case b.again() && !a.again():
-			return -1
 		}
-		return cmp.Or(cmp.Compare(a.Tier, b.Tier), a.PendingSince.Compare(b.PendingSince), cmp.Compare(a.Node, b.Node))
+		return 0
+	}
+	of := func(c Candidate) place {
+		young := now.Sub(c.waitsSince()) < aging
+		p := place{last: number(last[c.Node]), young: number(young)}
+		if young {
+			p.again, p.tier = number(c.again()), c.Tier
+		}
+		return p
+	}
+	ranked := slices.DeleteFunc(slices.Clone(candidates), func(c Candidate) bool { return c.PendingSince.IsZero() || !c.Member })
+	slices.SortFunc(ranked, func(a, b Candidate) int {
+		x, y := of(a), of(b)
+		return cmp.Or(cmp.Compare(x.last, y.last), cmp.Compare(x.young, y.young), cmp.Compare(x.again, y.again), cmp.Compare(x.tier, y.tier),
+			a.waitsSince().Compare(b.waitsSince()), cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Node, b.Node))
 	})
 	return ranked
 }
@@ -43,9 +68,9 @@ func Rank(candidates []Candidate) []Candidate {
 // choose returns the first in rank that is not held, or the next one behind the
 // node that hands on, so that a row of nodes that cannot go does not keep the
 // others from it.
-func choose(candidates []Candidate, o Operator, after string) (chosen Candidate, waiting []string, found bool) {
+func choose(ranked []Candidate, o Operator, after string) (chosen Candidate, waiting []string, found bool) {
 	var able []Candidate
-	for _, c := range Rank(candidates) {
+	for _, c := range ranked {
 		if _, held := o.Held(c.Node); !held {
 			able = append(able, c)
 			waiting = append(waiting, c.Node)

@@ -8,7 +8,7 @@ import (
 
 func TestRankAndChoose(t *testing.T) {
 	at := func(node string, tier int, hours time.Duration) Candidate {
-		return Candidate{Node: node, Tier: tier, PendingSince: noon.Add(-hours * time.Hour)}
+		return Candidate{Node: node, Member: true, Tier: tier, PendingSince: noon.Add(-hours * time.Hour)}
 	}
 	had := at("had", 0, 99) // its reboot, a moment ago
 	had.BootedAt = noon
@@ -28,7 +28,7 @@ func TestRankAndChoose(t *testing.T) {
 		"nobody":                        {Operator{Holds: map[string]string{"a": "", "b": "", "c": "", "d": "", "control": "", "had": ""}}, "", "none"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			chosen, waiting, found := choose(candidates, c.operator, c.after)
+			chosen, waiting, found := choose(Rank(candidates, nil, 7*24*time.Hour, noon), c.operator, c.after)
 			got := fmt.Sprintf("%s of %v", chosen.Node, waiting)
 			if !found {
 				got = "none"

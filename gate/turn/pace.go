@@ -14,6 +14,8 @@ const (
 	// firstPause and lastPause lie between attempts to reach the API server.
 	firstPause = time.Second
 	lastPause  = 30 * time.Second
+	// hourly is how often one of those who wait looks at what became of a node that soaks.
+	hourly = time.Hour
 	// seldom is when to look again where only an event can change anything.
 	seldom = time.Hour
 )
@@ -26,7 +28,11 @@ func (c *core) lookPause() time.Duration {
 	if slices.Contains(c.state.Next, c.config.Node) {
 		sharing = len(c.state.Next)
 	}
-	return time.Duration(float64(c.config.checkEvery()) * float64(sharing) * (0.5 + c.random()))
+	every := c.config.checkEvery()
+	if c.state.Phase == PhaseSoaking { // nothing but a word depends on it
+		every = max(every, hourly)
+	}
+	return time.Duration(float64(every) * float64(sharing) * (0.5 + c.random()))
 }
 
 // lookDue reports whether the time has come to look at the holder, and sets the next
@@ -75,8 +81,11 @@ func (c *core) wakeAt() time.Time {
 		}
 	}
 	sooner(c.againAt)
+	sooner(c.rereadAt)
 	sooner(c.chooseAt)
 	switch {
+	case c.state.Phase == PhaseSoaking && c.lookOf == c.state.Epoch:
+		sooner(c.lookAt)
 	case c.state.Phase != PhaseOpen:
 	case c.state.Holder != c.config.Node:
 		sooner(c.lookAt)

@@ -5,8 +5,9 @@
 // a reboot nobody has the turn until the soak is over.
 //
 // In file order: the Lease (state.go), what people write in it (operator.go), who is
-// next (order.go), the protocol as a pure function (decide.go), for how long kured may
-// leave an open gate alone (patience.go), the core, which knows no API server: what it is
+// next (order.go) and who ranks last (passedover.go), the protocol as a pure function
+// (decide.go, granted.go, open.go), how long anybody waits (bound.go), for how long kured
+// may leave an open gate alone (patience.go), the core, which knows no API server: what it is
 // told and wants (event.go), what it remembers (core.go), what it does next (act.go) and
 // when (pace.go); and the driver
 // around it (driver.go), which asks the API server (observe.go, lock.go) and tells the
@@ -91,6 +92,8 @@ type State struct {
 	// many there were.
 	Next    []string
 	Waiting int
+	// PassedOver are those that could not use the turn; they rank last.
+	PassedOver []PassedOver
 }
 
 // HeldBy reports whether the node has the turn: it was granted it, or its gate was opened.
@@ -135,6 +138,7 @@ func Parse(lease *coordinationv1.Lease) (State, error) {
 	s.Since, s.RebootedAt = moment(sinceKey), moment(rebootedKey)
 	s.Acknowledged, s.Withdrawn = a[ackedKey] == "true", a[withdrawnKey] == "true"
 	s.NotActedOn, s.Waiting = int(number(unactedKey)), int(number(waitingKey))
+	s.PassedOver = parsePassedOver(a[passedOverKey])
 	if a[nextKey] != "" {
 		s.Next = strings.Split(a[nextKey], ",")
 	}
@@ -181,6 +185,7 @@ func (s State) Put(lease *coordinationv1.Lease) {
 		versionKey: version, epochKey: strconv.FormatInt(s.Epoch, 10), phaseKey: string(s.Phase), holderKey: s.Holder, bootKey: s.BootID,
 		sinceKey: text(s.Since), rebootedKey: text(s.RebootedAt), ackedKey: truth(s.Acknowledged), withdrawnKey: truth(s.Withdrawn),
 		unactedKey: count(int64(s.NotActedOn)), nextKey: strings.Join(s.Next, ","), waitingKey: count(int64(s.Waiting)),
+		passedOverKey: putPassedOver(s.PassedOver),
 	} {
 		if value == "" {
 			delete(lease.Annotations, key)

@@ -221,8 +221,6 @@ func describe(e Event) string {
 		return failed(e.Err, "written")
 	case Recorded:
 		return failed(e.Err, fmt.Sprintf("epoch %d is on record", e.Epoch))
-	case Placed:
-		return failed(e.Err, "the tier is known")
 	}
 	return strings.ToLower(reflect.TypeOf(e).Name())
 }
@@ -251,8 +249,6 @@ func wants(e Effects) []string {
 		words = append(words, "ask the record")
 	case ReadLease:
 		words = append(words, "read the Lease")
-	case FindTier:
-		words = append(words, "find the tier")
 	case LookAtHolder:
 		words = append(words, "look at "+r.Node)
 	case ListRecords:

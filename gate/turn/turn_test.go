@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -133,7 +134,7 @@ func (m *member) Recall(context.Context) (int64, time.Time, error) {
 	return m.recorded.Load(), noon, nil
 }
 
-func (m *member) SetTier(int) {}
+func (m *member) LookAgain() {}
 
 func (m *member) SetTurnEpoch(int64) {}
 
@@ -143,6 +144,21 @@ func (m *member) RecordEpoch(_ context.Context, epoch int64) error {
 	}
 	m.recorded.Store(max(m.recorded.Load(), epoch))
 	return nil
+}
+
+// nodes lists whole Nodes where names and labels are asked for.
+type nodes struct{ coreclient.NodeInterface }
+
+func (n nodes) ListMetadata(ctx context.Context, options metav1.ListOptions) (*metav1.PartialObjectMetadataList, error) {
+	whole, err := n.List(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	list := &metav1.PartialObjectMetadataList{ListMeta: whole.ListMeta}
+	for _, node := range whole.Items {
+		list.Items = append(list.Items, metav1.PartialObjectMetadata{ObjectMeta: node.ObjectMeta})
+	}
+	return list, nil
 }
 
 // transport counts the requests that were not answered, and is interrupted.
@@ -182,7 +198,7 @@ func (r *real) start(name, boot string) *member {
 	r.t.Helper()
 	config := rest.CopyConfig(r.config)
 	config.UserAgent = r.t.Name() + "/" + name
-	config.Wrap(clock.Transport)
+	config.Wrap(new(clock.Witness).Transport)
 	m := &member{r: r, client: config.UserAgent}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return transport{next, m} })
 	client, err := kubernetes.NewForConfig(config)
@@ -190,7 +206,7 @@ func (r *real) start(name, boot string) *member {
 	m.Turn = New(Options{
 		Config: Config{Node: name, BootID: boot, MaxAge: time.Minute, Settle: time.Minute, GrantTimeout: time.Hour, Interval: 500 * time.Millisecond},
 		SoakOf: func(map[string]Override) time.Duration { return time.Hour },
-		Leases: client.CoordinationV1().Leases(namespace), Nodes: client.CoreV1().Nodes(),
+		Leases: client.CoordinationV1().Leases(namespace), Nodes: nodes{client.CoreV1().Nodes()},
 		DaemonSets: func(ns string) DaemonSetLister { return client.AppsV1().DaemonSets(ns) },
 		Order:      []labels.Selector{labels.Everything()}, Record: m, Log: slog.New(slog.DiscardHandler),
 	})

@@ -229,8 +229,6 @@ func (g *gate) carryOut(r Request) Event {
 			return Recalled{Err: errDown}
 		case ReadLease:
 			return Read{Err: errDown}
-		case FindTier:
-			return Placed{Err: errDown}
 		case LookAtHolder:
 			return Looked{Err: errDown}
 		case ListRecords:
@@ -256,8 +254,6 @@ func (g *gate) serve(r Request, asked time.Time) Event {
 			read.Lease = w.lease.DeepCopy()
 		}
 		return read
-	case FindTier:
-		return Placed{}
 	case LookAtHolder:
 		h := Holder{Gone: true, LockKnown: r.Lock != nil, LockNamed: w.locked[r.Node]}
 		if seen := w.named(r.Node); seen != nil && seen.object {
@@ -270,13 +266,14 @@ func (g *gate) serve(r Request, asked time.Time) Event {
 		}
 		return Looked{Node: r.Node, Holder: h}
 	case ListRecords:
-		var listed Listed
+		listed := Listed{Nodes: r.Nodes}
 		for _, name := range slices.Sorted(maps.Keys(w.records)) {
 			r, err := record.Parse(w.records[name])
 			if err != nil {
 				w.fatalf("the record of %s: %v", name, err)
 			}
-			listed.Candidates = append(listed.Candidates, Candidate{Node: r.Node, BootID: r.BootID, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch})
+			of := w.named(name)
+			listed.Candidates = append(listed.Candidates, Candidate{Node: r.Node, Member: of != nil && of.object, BootID: r.BootID, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch})
 		}
 		return listed
 	case WriteLease:
@@ -331,7 +328,7 @@ func (n *node) start() {
 	g := &gate{n: n, closedSince: w.clock, evaluateAt: w.clock}
 	n.gate = g
 	g.core = newCore(
-		Config{Node: n.name, BootID: n.boot, MaxAge: simMaxAge, Interval: simInterval, Settle: simSettle, GrantTimeout: 30 * time.Minute},
+		Config{Node: n.name, BootID: n.boot, MaxAge: simMaxAge, Interval: simInterval, Settle: simSettle, GrantTimeout: 30 * time.Minute, Aging: 7 * 24 * time.Hour},
 		func(o map[string]Override) time.Duration {
 			if _, ok := o["soak"]; ok {
 				return 0

@@ -2,7 +2,9 @@ package wiring
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -13,9 +15,14 @@ import (
 type Kured struct {
 	Namespace, DaemonSet, LockAnnotation string
 	Period                               time.Duration
-	days                                 []time.Weekday
-	start, end                           time.Duration // of the day
-	zone                                 *time.Location
+	// Concurrency is how many nodes may have its lock.
+	Concurrency int
+	// PrometheusURL and BlockingPodSelectors are what it waits for by itself.
+	PrometheusURL        string
+	BlockingPodSelectors []string
+	days                 []time.Weekday
+	start, end           time.Duration // of the day
+	zone                 *time.Location
 }
 
 // Defaults returns a kured without arguments.
@@ -27,6 +34,10 @@ func newKured(args []string) *Kured {
 		DaemonSet:      cmp.Or(flag(args, "ds-name"), "kured"),
 		LockAnnotation: cmp.Or(flag(args, "lock-annotation"), "weave.works/kured-node-lock"),
 		Period:         time.Hour, zone: time.UTC, end: 24*time.Hour - time.Nanosecond,
+		Concurrency: 1, PrometheusURL: flag(args, "prometheus-url"), BlockingPodSelectors: flags(args, "blocking-pod-selector"),
+	}
+	if n, err := strconv.Atoi(flag(args, "concurrency")); err == nil && n > 0 {
+		k.Concurrency = n
 	}
 	if period, err := time.ParseDuration(flag(args, "period")); err == nil {
 		k.Period = period
@@ -64,6 +75,34 @@ func (k *Kured) Acts(at time.Time) bool {
 		return k.start <= now && now <= k.end
 	}
 	return now >= k.start || now <= k.end
+}
+
+// Waits reports whether it was told to wait for things of its own, so that an open gate
+// on which it does not act is nobody's fault.
+func (k *Kured) Waits() bool { return k.PrometheusURL != "" || len(k.BlockingPodSelectors) > 0 }
+
+// window is how long it acts on each of its days.
+func (k *Kured) window() time.Duration {
+	if k.start <= k.end {
+		return k.end - k.start
+	}
+	return 24*time.Hour - k.start + k.end
+}
+
+// Warnings are what in its arguments can hold a rollout although every gate opens, a
+// sentence each.
+func (k *Kured) Warnings() []string {
+	var warnings []string
+	if w := k.window(); w < k.Period {
+		warnings = append(warnings, fmt.Sprintf("kured acts for %s a day, but looks only every %s (--period): it may never look at an open gate; set --period to less than half of its window, such as %s", w.Round(time.Second), k.Period, min(w/3, 5*time.Minute).Round(time.Second)))
+	}
+	if k.PrometheusURL != "" {
+		warnings = append(warnings, "kured has a --prometheus-url of its own: it waits while an alert fires there, RecentNodeReboot and the gate's own alerts too, and nobody counts that as a fault; leave alerts to the gate")
+	}
+	if len(k.BlockingPodSelectors) > 0 {
+		warnings = append(warnings, "kured has a --blocking-pod-selector of its own: it waits while such a pod runs on its node, and nobody counts that as a fault")
+	}
+	return warnings
 }
 
 // timeOfDay reads the forms that kured takes.
