@@ -19,6 +19,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
+	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
 // once evaluates the steps once, whether or not a reboot is pending, and prints
@@ -34,13 +35,13 @@ func once(ctx context.Context, f flags, stdout io.Writer) error {
 	}
 	stands, overrides := readTurn(ctx, f, c)
 	decision := pipeline.Evaluate(ctx, overrides, nil)
-	raw, kured := seenOnNode(f, c, outside(ctx, f, c))
+	raw, kured := seenOnNode(ctx, f, c, outside(ctx, f, c))
 	fmt.Fprintf(stdout, "node %s, %s, configuration %s\n\n", f.nodeName, decision.Began.UTC().Format(time.RFC3339), c.hash)
 	if err := errors.Join(table(stdout, decision), describe(stdout,
 		about{"raw sentinel", []string{raw}},
 		about{"steps", whole(decision)},
 		about{"stabilize", []string{fmt.Sprintf("the gate opens after every step has passed for %s", c.Stabilize)}},
-		about{"kured", []string{kured}},
+		about{"kured", kured},
 		about{"records", withoutRecords(ctx, c)},
 		about{"turn", stands},
 	)); err != nil {
@@ -90,13 +91,17 @@ func describe(w io.Writer, all ...about) error {
 	return err
 }
 
-// seenOnNode says what only the node itself can see: its raw sentinel, and its kured.
-func seenOnNode(f flags, c *configuration, outside string) (rawSentinel, kured string) {
+// seenOnNode says what only the node itself can see, its raw sentinel and its kured, and
+// of that also what stands in its way.
+func seenOnNode(ctx context.Context, f flags, c *configuration, outside string) (rawSentinel string, kured []string) {
 	if outside != "" {
-		return outside, outside
+		return outside, []string{outside}
 	}
 	finding := lookedAt(f, c)
-	kured = fmt.Sprintf("%s: %s", finding.Reason, oneLine(finding.Message))
+	kured = []string{fmt.Sprintf("%s: %s", finding.Reason, oneLine(finding.Message))}
+	if finding.Kured != nil {
+		kured = append(append(kured, finding.Kured.Warnings()...), stuckLock(ctx, c, *finding.Kured)...)
+	}
 	switch raw := gate.ReadRaw(c.Sentinel.Raw, time.Now()); {
 	case raw.Problem != nil:
 		return oneLine(raw.Problem.Error()), kured
@@ -105,6 +110,34 @@ func seenOnNode(f flags, c *configuration, outside string) (rawSentinel, kured s
 	default:
 		return fmt.Sprintf("a reboot is pending since %s%s", raw.Since.UTC().Format(time.RFC3339), forPackages(raw.Packages)), kured
 	}
+}
+
+// stuckLock says why no kured can take its lock, where that is so.
+func stuckLock(ctx context.Context, c *configuration, k wiring.Kured) []string {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.Timeout))
+	defer cancel()
+	ctx, reading := clock.Read(ctx)
+	sets, err := c.cluster.DaemonSets(ctx, k.Namespace)
+	if err != nil {
+		return []string{"kured's lock cannot be read: " + oneLine(err.Error())}
+	}
+	now, err := reading.Now()
+	if err != nil {
+		return []string{"kured's lock cannot be judged: " + oneLine(err.Error())}
+	}
+	for _, set := range sets.Items {
+		if set.Name != k.DaemonSet {
+			continue
+		}
+		lock, err := turn.ParseKuredLock(set.Annotations[k.LockAnnotation], k.Concurrency, now)
+		switch {
+		case err != nil:
+			return []string{oneLine(err.Error())}
+		case lock.Stuck != "":
+			return []string{lock.Stuck}
+		}
+	}
+	return nil
 }
 
 // whole says what follows from all outcomes.

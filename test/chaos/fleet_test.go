@@ -135,7 +135,7 @@ func newFleet(ctx context.Context, t *testing.T, size int, settings string, fail
 		f.must(m.proxy.kubeconfig(kubeconfig, path))
 		m.options = daemon.Options{
 			Binary: made.binary, Host: m.host, Node: m.name, Namespace: cluster.Namespace, Kubeconfig: path,
-			Checks: steps, Settings: settings,
+			Checks: steps, Settings: settings, ShortTurn: true,
 		}
 		f.members = append(f.members, m)
 	}

@@ -72,7 +72,7 @@ func (r *rollout) startGate(i int) {
 	r.t.Helper()
 	r.gates[i] = r.start(func(o *daemon.Options) {
 		o.Host, o.Node = r.hosts[i], r.Nodes[i].Name
-		o.Settings = quick + "\nturn: " + r.turns
+		o.Settings, o.ShortTurn = quick+"\nturn: "+r.turns, true
 	})
 }
 

@@ -54,6 +54,9 @@ type Options struct {
 	// Checks is the YAML of the configuration below "checks:". Settings is that
 	// above it, beside the sentinel.
 	Checks, Settings string
+	// ShortTurn: a turn.settle and turn.grantTimeout that would be too short anywhere
+	// else are accepted.
+	ShortTurn bool
 	// Config replaces the whole configuration.
 	Config string
 	// Mode is sentinel.mode; tether where empty.
@@ -128,6 +131,9 @@ func Command(ctx context.Context, o Options) (*exec.Cmd, error) {
 	args := append([]string{}, o.Wrap...)
 	args = append(args, o.Binary, "--config", path, "--node-name", o.Node, "--namespace", o.Namespace,
 		"--host-proc", o.Host.Proc, "--listen-address", "127.0.0.1:0", "--kubeconfig", o.Kubeconfig)
+	if o.ShortTurn {
+		args = append(args, "--short-turn")
+	}
 	args = append(args, o.Args...)
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	if o.User != 0 {
