@@ -74,6 +74,7 @@ func work(ctx context.Context, f flags, c *configuration, cluster *cluster.Clust
 	if err != nil {
 		return err
 	}
+	cluster.Witness.Persists = c.soak(nil)
 	warn(log, c, gated)
 	if f.shortTurn {
 		log.Warn("--short-turn is for tests: with a turn.settle that is shorter than kured takes from its look to its lock, two nodes may reboot at once")

@@ -20,6 +20,7 @@ type Reading struct {
 	mu      sync.Mutex
 	now     time.Time
 	problem error
+	set     bool
 	witness *Witness
 }
 
@@ -39,6 +40,14 @@ func (r *Reading) Now() (time.Time, error) {
 	return r.now, nil
 }
 
+// Set reports whether an answer was believed although it did not fit earlier ones: what
+// earlier times say of how long something has lasted is not known then.
+func (r *Reading) Set() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.set
+}
+
 // Remember tells the witness of the answers what the time is now by something that was
 // known before, and returns an error if the answers do not fit it.
 func (r *Reading) Remember(date time.Time) error {
@@ -49,7 +58,7 @@ func (r *Reading) Remember(date time.Time) error {
 	}
 	now := time.Now()
 	r.witness.Remember(date, now)
-	r.problem = r.witness.Believe(r.now, now)
+	_, r.problem = r.witness.Believe(r.now, now)
 	return r.problem
 }
 
@@ -58,9 +67,10 @@ func (r *Reading) observe(date string, witness *Witness) {
 	if err != nil {
 		return
 	}
-	err = witness.Believe(now, time.Now())
+	set, err := witness.Believe(now, time.Now())
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.set = r.set || set
 	if r.witness = witness; r.now.IsZero() {
 		r.now = now
 	}

@@ -12,7 +12,10 @@ const (
 	// one may be set at once.
 	Tolerance = 2 * time.Minute
 	// persists is Witness.Persists where that is 0.
-	persists = 15 * time.Minute
+	persists = 24 * time.Hour
+	// weakly is for how long answers must agree with each other before they are believed
+	// against what was remembered, which may be somebody's slip of the hand.
+	weakly = 15 * time.Minute
 	// drift is the part of the time in between by which clocks may go apart.
 	drift = 0.001
 	// renewed is how old the witness of earlier answers is before a later one stands for it.
@@ -27,11 +30,13 @@ type Witness struct {
 	Disagreed func()
 	// Persists is for how long answers must agree with each other before they are
 	// believed against all earlier ones: then a clock was mended, or every one is wrong.
-	// It is 15 minutes where it is 0.
+	// As long as a soak, and no soak that runs can end early by it. It is a day where it
+	// is 0.
 	Persists time.Duration
 
 	mu     sync.Mutex
 	anchor mark
+	weak   bool // the anchor was remembered
 	doubt  mark // of answers that disagree with the anchor; zero: the last did not
 }
 
@@ -46,29 +51,38 @@ func (m mark) agrees(date, at time.Time) bool {
 }
 
 // Believe returns an error if the date of an answer that came at that moment does not fit
-// what earlier ones said.
-func (w *Witness) Believe(date, at time.Time) error {
+// what earlier ones said. Set: it is believed although it does not, for they have agreed
+// for long enough.
+func (w *Witness) Believe(date, at time.Time) (set bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case w.anchor.at.IsZero():
 		w.anchor = mark{date, at}
 	case w.anchor.agrees(date, at):
-		if w.doubt = (mark{}); at.Sub(w.anchor.at) >= renewed {
-			w.anchor = mark{date, at}
+		if w.doubt = (mark{}); w.weak || at.Sub(w.anchor.at) >= renewed {
+			w.anchor, w.weak = mark{date, at}, false
 		}
 	case w.doubt.at.IsZero() || !w.doubt.agrees(date, at):
 		w.doubt = mark{date, at}
-		return w.disagree(date, at)
+		return false, w.disagree(date, at)
 	case at.Sub(w.doubt.at) < w.persists():
-		return w.disagree(date, at)
+		return false, w.disagree(date, at)
 	default:
-		w.anchor, w.doubt = mark{date, at}, mark{}
+		w.anchor, w.doubt, w.weak = mark{date, at}, mark{}, false
+		return true, nil
 	}
-	return nil
+	return false, nil
 }
 
-func (w *Witness) persists() time.Duration { return cmp.Or(w.Persists, persists) }
+// persists is for how long the answers must agree against the anchor.
+func (w *Witness) persists() time.Duration {
+	long := cmp.Or(w.Persists, persists)
+	if w.weak {
+		return min(weakly, long)
+	}
+	return long
+}
 
 func (w *Witness) disagree(date, at time.Time) error {
 	if w.Disagreed != nil {
@@ -83,12 +97,12 @@ func (w *Witness) disagree(date, at time.Time) error {
 }
 
 // Remember tells what the time is now by something that was known before the first
-// answer. It is believed before that.
+// answer. It is believed before that, for a while.
 func (w *Witness) Remember(date, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.anchor.at.IsZero() && !w.anchor.agrees(date, at) {
 		w.doubt = w.anchor
 	}
-	w.anchor = mark{date, at}
+	w.anchor, w.weak = mark{date, at}, true
 }

@@ -28,10 +28,10 @@ func TestF65Witness(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			closed := 0
-			w := &Witness{Disagreed: func() { closed++ }}
+			w := &Witness{Persists: 15 * time.Minute, Disagreed: func() { closed++ }}
 			doubted := 0
 			for _, a := range answers {
-				err := w.Believe(start.Add(a.after+a.ahead), start.Add(a.after))
+				_, err := w.Believe(start.Add(a.after+a.ahead), start.Add(a.after))
 				if (err == nil) != a.believe {
 					t.Errorf("after %s, %s ahead: %v", a.after, a.ahead, err)
 				}
@@ -50,15 +50,44 @@ func TestF65Witness(t *testing.T) {
 func TestF65WitnessRemembers(t *testing.T) {
 	start := time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
 	w := &Witness{}
-	if err := w.Believe(start.Add(8*time.Hour), start); err != nil {
+	if _, err := w.Believe(start.Add(8*time.Hour), start); err != nil {
 		t.Errorf("the first answer: %v", err)
 	}
 	w.Remember(start, start)
-	err := w.Believe(start.Add(8*time.Hour+time.Second), start.Add(time.Second))
+	_, err := w.Believe(start.Add(8*time.Hour+time.Second), start.Add(time.Second))
 	if err == nil || !strings.Contains(err.Error(), "is 8h0m0s ahead of what earlier answers said") {
 		t.Errorf("got %v", err)
 	}
-	if err := w.Believe(start.Add(time.Minute), start.Add(time.Minute)); err != nil {
+	if _, err := w.Believe(start.Add(time.Minute), start.Add(time.Minute)); err != nil {
 		t.Errorf("and one that is right: %v", err)
+	}
+}
+
+// What was remembered may be a slip of somebody's hand: answers that agree outvote it
+// sooner than they do each other, and say so.
+func TestWitnessForgets(t *testing.T) {
+	start := time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
+	for _, remembered := range []bool{true, false} {
+		w := &Witness{}
+		if remembered {
+			w.Remember(start.Add(100*365*24*time.Hour), start)
+		} else if _, err := w.Believe(start.Add(8*time.Hour), start); err != nil {
+			t.Fatal(err)
+		}
+		var believed time.Duration
+		for after := time.Minute; after < 48*time.Hour && believed == 0; after += time.Minute {
+			if set, err := w.Believe(start.Add(after), start.Add(after)); err == nil {
+				if believed = after; !set {
+					t.Errorf("remembered %t: it does not say that the time was set", remembered)
+				}
+			}
+		}
+		want := persists + time.Minute
+		if remembered {
+			want = weakly + time.Minute
+		}
+		if believed != want {
+			t.Errorf("remembered %t: believed after %s, want %s", remembered, believed, want)
+		}
 	}
 }

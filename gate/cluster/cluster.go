@@ -30,6 +30,9 @@ type Cluster struct {
 	// Node is the name of the gate's own Node object.
 	Node string
 
+	// Witness compares what the answers say of the time.
+	Witness *clock.Witness
+
 	core, apps, coordination, policy rest.Interface
 }
 
@@ -49,7 +52,7 @@ func New(config *rest.Config, namespace, node string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Namespace: namespace, Node: node}
+	c := &Cluster{Namespace: namespace, Node: node, Witness: witness}
 	for _, group := range []struct {
 		client  *rest.Interface
 		path    string

@@ -143,7 +143,7 @@ func (c *core) decide() {
 	config.Soak = c.soakOf(c.operator.Overridden(seen.Now))
 	if !c.soaksFrom.IsZero() {
 		seen.SoakLeft = config.Soak - c.now.Sub(c.soaksFrom)
-		if c.state.Phase != PhaseSoaking && seen.SoakLeft <= config.earlyBy() {
+		if c.state.Phase != PhaseSoaking && seen.SoakLeft <= 0 {
 			c.soaksFrom, seen.SoakLeft = time.Time{}, 0
 		}
 	}

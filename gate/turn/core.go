@@ -73,7 +73,8 @@ type known struct {
 	problem  error
 	epoch    int64     // the highest that was seen
 	phaseOf  int64     // the epoch that is known,
-	phaseAt  time.Time // and when it was first seen
+	phaseAt  time.Time // when it was first seen,
+	knownAt  time.Time // and when last
 	// soaksFrom is when, on the own clock, the last soak began whose beginning was seen;
 	// zero: it is over.
 	soaksFrom time.Time
@@ -87,6 +88,7 @@ type reading struct {
 	readAt time.Time // when it came, on the own clock,
 	asOf   time.Time // when it was asked for,
 	date   time.Time // and its date, by the API server's clock
+	set    bool      // it is the one at hand, and its date was set
 }
 
 // following is the watch, and the pauses between attempts to reach the API server.
@@ -254,7 +256,8 @@ func (c *core) onRead(e Read, out *Effects) {
 		return
 	}
 	// The answer was dated before it arrived, so that the time is never ahead.
-	c.readAt, c.asOf, c.date = c.now, e.Asked, e.Date
+	c.readAt, c.asOf, c.date, c.set = c.now, e.Asked, e.Date, e.Set
+	defer func() { c.set = false }()
 	c.stale, c.epoch, c.suspect = false, max(c.epoch, c.suspect), 0
 	switch {
 	case c.follow != "" && c.lease != nil && before(e.Version, c.lease.ResourceVersion): // what followed was heard of already
@@ -376,12 +379,28 @@ func (c *core) know(lease *coordinationv1.Lease, problem error) {
 		return
 	}
 	c.state, c.epoch = state, state.Epoch
-	if c.phaseOf != state.Epoch || c.phaseAt.IsZero() {
+	if state.Phase == PhaseSoaking && (c.set || c.phaseAt.IsZero() || c.phaseOf != state.Epoch) {
+		c.soaksFrom = c.soakBegan(state)
+	}
+	if c.phaseAt.IsZero() || c.phaseOf != state.Epoch {
 		c.phaseOf, c.phaseAt = state.Epoch, c.now
 	}
-	if state.Phase == PhaseSoaking {
-		c.soaksFrom = c.now.Add(-max(c.apiTime().Sub(state.RebootedAt), 0))
+	c.knownAt = c.now
+}
+
+// soakBegan is when a soak began, on the own clock, that is seen for the first time.
+func (c *core) soakBegan(s State) time.Time {
+	if c.set { // what the date says of it is not known
+		return c.now
 	}
+	began := c.now.Add(-max(c.apiTime().Sub(s.RebootedAt), 0))
+	if !c.phaseAt.IsZero() { // it began after that was known, whatever the date
+		began = later(began, c.knownAt)
+	}
+	if !c.phaseAt.IsZero() && c.phaseOf == s.Epoch-1 { // and was written just now
+		began = later(began, c.now.Add(-max(s.Since.Sub(s.RebootedAt), 0)))
+	}
+	return began
 }
 
 // failed makes the turn unknown until it is read anew.

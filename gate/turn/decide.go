@@ -43,8 +43,8 @@ func (c Config) gone() time.Duration { return 2 * c.MaxAge }
 // timeout bounds one request that reads: well within what gone allows for it.
 func (c Config) timeout() time.Duration { return min(5*time.Second, c.MaxAge/2) }
 
-// earlyBy is by how much a soak may end early by the own clock: those of the API servers
-// may be apart by as much.
+// earlyBy is by how much somebody may end a soak early by the own clock without a word:
+// those of the API servers may be apart by as much.
 func (c Config) earlyBy() time.Duration { return min(clock.Tolerance, c.Soak/10) }
 
 // checkEvery is how often one of those who wait looks at what became of a holder
@@ -215,7 +215,7 @@ func soaking(c Config, s State, o Operator, l Local, seen Seen) Move {
 	if ahead { // by a clock that was ahead
 		wait, over = longest, seen.Now.Add(longest)
 	}
-	if left := seen.SoakLeft - c.earlyBy(); left > wait { // by one that was behind, or is ahead now
+	if left := seen.SoakLeft; left > wait { // by one that was behind, or is ahead now
 		wait, over = left, seen.Now.Add(left)
 	}
 	if wait <= 0 {

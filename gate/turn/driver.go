@@ -338,7 +338,7 @@ func (t *Turn) read(ctx context.Context) Event {
 		return Read{Err: err}
 	}
 	date, err := reading.Now()
-	read := Read{Version: list.ResourceVersion, Asked: asked, Date: date, Err: err}
+	read := Read{Version: list.ResourceVersion, Asked: asked, Date: date, Set: reading.Set(), Err: err}
 	if len(list.Items) > 0 {
 		read.Lease = &list.Items[0]
 	}

@@ -37,11 +37,13 @@ type (
 	}
 	// Read answers ReadLease. Lease is nil where there is none. Version is where a watch
 	// takes up: not the Lease's own, which is soon older than what an API server keeps.
-	// Asked is when it was asked for, on the own clock, Date the API server's time then.
+	// Asked is when it was asked for, on the own clock, Date the API server's time then. Set:
+	// that does not fit what was known of it before, but is believed from now on.
 	Read struct {
 		Lease       *coordinationv1.Lease
 		Version     string
 		Asked, Date time.Time
+		Set         bool
 		Err         error
 	}
 	// Looked answers LookAtHolder.

@@ -6,11 +6,8 @@ import (
 )
 
 func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Move {
-	if left := seen.SoakLeft - c.earlyBy(); left > 0 {
-		return Move{
-			Why:   fmt.Sprintf("this node was granted the turn, but by its own clock the soak is not over before %s: the clock of an API server is or was ahead", text(seen.Now.Add(left))),
-			Again: left, Loud: true,
-		}
+	if seen.SoakLeft > 0 {
+		return early(c, seen)
 	}
 	if _, held := o.Held(c.Node); held || !l.Pending {
 		d := grant(c, s, o, Local{Pending: true}, without(seen, c.Node), c.Node, "this node hands the turn on")
@@ -50,6 +47,16 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 		return alone(c, grant(c, s, o, l, seen, c.Node, "this node's own steps hold it back"), true, renew)
 	}
 	return Move{Evaluate: true, Why: "this node has the turn", Again: renew}
+}
+
+// early waits for the end of the soak by the own clock, before which somebody else gave
+// this node the turn: a moment before, or by a clock that is wrong.
+func early(c Config, seen Seen) Move {
+	d := Move{Why: "this node has the turn; by its own clock the soak is over at " + text(seen.Now.Add(seen.SoakLeft)), Again: seen.SoakLeft}
+	if d.Loud = seen.SoakLeft > c.earlyBy(); d.Loud {
+		d.Why += ": the clock of an API server is or was ahead"
+	}
+	return d
 }
 
 // alone makes a move that hands on one that does not, where nobody else could use the

@@ -14,9 +14,8 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 		cannot = ""
 	}
 	switch {
-	case seen.SoakLeft > c.earlyBy():
-		left := seen.SoakLeft - c.earlyBy()
-		d = Move{Why: fmt.Sprintf("this node has the turn, but by its own clock the soak is not over before %s: the clock of an API server is or was ahead", text(seen.Now.Add(left))), Again: left, Loud: true}
+	case seen.SoakLeft > 0:
+		d = early(c, seen)
 	case held:
 		d.Why = "this node is held: " + reason
 	case s.Withdrawn:

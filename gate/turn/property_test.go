@@ -89,16 +89,28 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		"fault": func(t *rapid.T) {
 			w.running(t).fault = rapid.SampledFrom([]fault{fails, lost, behind}).Draw(t, "fault")
 		},
-		"land":    func(*rapid.T) { w.land() },
-		"look":    func(t *rapid.T) { w.any(t).look() },
-		"lock":    func(t *rapid.T) { w.any(t).lock() },
-		"cordon":  func(t *rapid.T) { n := w.any(t); n.cordoned = n.cordoned || n.acting },
-		"act":     func(t *rapid.T) { w.act(w.any(t)) },
-		"fail":    func(t *rapid.T) { w.any(t).fail() },
-		"welcome": func(t *rapid.T) { w.any(t).welcome() },
-		"ill":     func(t *rapid.T) { n := w.any(t); n.ill = !n.ill },
-		"storm":   func(*rapid.T) { w.storm = !w.storm },
-		"reboot":  func(t *rapid.T) { w.any(t).reboot(false) },
+		"land":     func(*rapid.T) { w.land() },
+		"look":     func(t *rapid.T) { w.any(t).look() },
+		"lock":     func(t *rapid.T) { w.any(t).lock() },
+		"cordon":   func(t *rapid.T) { n := w.any(t); n.cordoned = n.cordoned || n.acting },
+		"act":      func(t *rapid.T) { w.act(w.any(t)) },
+		"fail":     func(t *rapid.T) { w.any(t).fail() },
+		"welcome":  func(t *rapid.T) { w.any(t).welcome() },
+		"ill":      func(t *rapid.T) { n := w.any(t); n.ill = !n.ill },
+		"erring":   func(t *rapid.T) { n := w.any(t); n.erring = !n.erring },
+		"no link":  func(t *rapid.T) { n := w.any(t); n.noLink = !n.noLink },
+		"no kured": func(t *rapid.T) { n := w.any(t); n.noKured = !n.noKured },
+		"silent":   func(t *rapid.T) { w.running(t).silent = true },
+		"skew": func(t *rapid.T) {
+			g := w.running(t)
+			if !g.told {
+				t.Skip("it has no other witness")
+			}
+			g.skew = rapid.SampledFrom([]time.Duration{0, 0, 8 * time.Hour, -8 * time.Hour}).Draw(t, "skew")
+		},
+		"ghost":  func(*rapid.T) { w.ghost() },
+		"storm":  func(*rapid.T) { w.storm = !w.storm },
+		"reboot": func(t *rapid.T) { w.any(t).reboot(false) },
 		"reboot and start": func(t *rapid.T) {
 			n := w.any(t)
 			n.reboot(false)
@@ -218,6 +230,9 @@ const (
 func (w *world) calm(end time.Time, how pace) {
 	for w.clock.Before(end) {
 		next := end
+		if w.disturb != nil {
+			w.disturb()
+		}
 		for _, n := range w.nodes {
 			switch how {
 			case lazy:
@@ -250,6 +265,9 @@ func (w *world) calm(end time.Time, how pace) {
 			}
 			if !g.wakeAt.IsZero() {
 				next = earliest(next, g.wakeAt)
+			}
+			if g.follow != "" {
+				next = earliest(next, g.since.Add(watchFor))
 			}
 			w.check()
 		}
@@ -312,8 +330,9 @@ func (w *world) finish() {
 	for _, n := range w.nodes {
 		w.join(n)
 		n.ill, n.cut, n.cordoned = false, false, n.cordoned && n.acting
+		n.erring, n.noLink, n.noKured = false, false, false
 		if n.gate != nil {
-			n.gate.fault = none
+			n.gate.fault, n.gate.skew = none, 0
 		}
 	}
 	for _, n := range w.nodes {

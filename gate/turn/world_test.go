@@ -12,6 +12,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 )
 
@@ -36,6 +37,7 @@ type world struct {
 	epoch   int64 // the highest that was ever written
 	trace   []string
 	hears   func(*gate, Event, Effects) // nil: nobody does
+	disturb func()                      // in calm, now and then; nil: nothing does
 }
 
 // node is a machine with a kured and, while it is not nil, a gate.
@@ -57,7 +59,11 @@ type node struct {
 	acting   bool      // it holds its lock
 	rebooted time.Time // by kured
 	ill      bool      // a step that is about this node fails
-	claimed  bool      // the operator said that kured will not act on what it saw
+	tier     int
+	erring   bool // its steps err, for want of a way to what they ask
+	noLink   bool // the gated sentinel cannot be made there
+	noKured  bool // no kured runs there
+	claimed  bool // the operator said that kured will not act on what it saw
 }
 
 // gate is the process: what it knows is lost with it. It does for its core what a
@@ -72,14 +78,21 @@ type gate struct {
 	wroteAs int64   // the epoch that it wrote last, for all that it knows
 	readAt  time.Time
 	follow  string
-	seen    int // of the history
+	since   time.Time // when it began to follow
+	silent  bool      // and hears nothing, nor that the watch is over
+	seen    int       // of the history
 	wakeAt  time.Time
+	witness clock.Witness
+	skew    time.Duration // of the API server that it is connected to
+	told    bool          // the time, by one that is right
 
 	view        View // as it was heard of
 	open        bool
 	until       time.Time // when the link dangles, come what may
 	closedSince time.Time
 	blocked     time.Time // since when only the node's own steps hold it back
+	erring      time.Time // since when its steps err
+	failing     time.Time // since when the link cannot be made
 	asked       time.Time // when the evaluation began that asks whether the gate may open,
 	askedAt     time.Time // and when it asked
 	permitted   time.Time // when the one began that may open it
@@ -136,6 +149,18 @@ func (w *world) fatalf(format string, args ...any) {
 
 // now is the API server's time.
 func (w *world) now() time.Time { return w.clock.Add(w.ahead).UTC() }
+
+// ghost leaves the record of a node that is gone, and that waited for long.
+func (w *world) ghost() {
+	name := fmt.Sprintf("ghost-%03d", len(w.records))
+	lease := &coordinationv1.Lease{}
+	lease.Name, lease.Labels = name, map[string]string{record.Label: "true"}
+	lease.Annotations = map[string]string{
+		"sentinel-gate.io/boot-id": name, "sentinel-gate.io/booted-at": text(w.now().Add(-400 * 24 * time.Hour)),
+		"sentinel-gate.io/pending-since": text(w.now().Add(-300 * 24 * time.Hour)),
+	}
+	w.records[name] = lease
+}
 
 func (w *world) since(t time.Time) time.Duration { return w.clock.Sub(t) }
 
@@ -249,7 +274,13 @@ func (g *gate) serve(r Request, asked time.Time) Event {
 	case RecallRecord:
 		return Recalled{Epoch: recordedEpoch(w.records[n.name]), BootedAt: n.recordedBoot()}
 	case ReadLease:
-		read := Read{Version: strconv.Itoa(len(w.history)), Asked: asked, Date: w.now().Truncate(time.Second)}
+		date := w.now().Add(g.skew).Truncate(time.Second)
+		set, err := g.witness.Believe(date, w.clock)
+		if err != nil {
+			return Read{Err: err}
+		}
+		g.told = true
+		read := Read{Version: strconv.Itoa(len(w.history)), Asked: asked, Date: date, Set: set}
 		if w.lease != nil {
 			read.Lease = w.lease.DeepCopy()
 		}
@@ -273,7 +304,7 @@ func (g *gate) serve(r Request, asked time.Time) Event {
 				w.fatalf("the record of %s: %v", name, err)
 			}
 			of := w.named(name)
-			listed.Candidates = append(listed.Candidates, Candidate{Node: r.Node, Member: of != nil && of.object, BootID: r.BootID, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch})
+			listed.Candidates = append(listed.Candidates, Candidate{Node: r.Node, Member: of != nil && of.object, Tier: tierOf(of), BootID: r.BootID, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch})
 		}
 		return listed
 	case WriteLease:
@@ -285,6 +316,13 @@ func (g *gate) serve(r Request, asked time.Time) Event {
 		return Recorded{Epoch: r.Epoch}
 	}
 	panic(fmt.Sprintf("%T", r))
+}
+
+func tierOf(n *node) int {
+	if n == nil {
+		return 0
+	}
+	return n.tier
 }
 
 func (g *gate) write(r WriteLease) Event {
@@ -302,7 +340,7 @@ func (g *gate) write(r WriteLease) Event {
 	if err != nil || after.Epoch != before.Epoch+1 {
 		w.fatalf("%s writes epoch %d after %d: %v", g.n.name, after.Epoch, before.Epoch, err)
 	}
-	if recorded := recordedEpoch(w.records[g.n.name]); recorded < g.wroteAs {
+	if recorded := recordedEpoch(w.records[g.n.name]); recorded < g.wroteAs && !g.core.handsOn() {
 		w.fatalf("%s writes again, and what it wrote last, epoch %d, is not in its record (%d)", g.n.name, g.wroteAs, recorded)
 	}
 	for name, r := range w.records {
@@ -327,6 +365,11 @@ func (n *node) start() {
 	w := n.w
 	g := &gate{n: n, closedSince: w.clock, evaluateAt: w.clock}
 	n.gate = g
+	g.witness.Persists = w.soak
+	if r := w.records[n.name]; r != nil && r.Annotations["sentinel-gate.io/boot-id"] == n.boot {
+		g.witness.Remember(w.now(), w.clock) // by the boot in its record
+		g.told = true
+	}
 	g.core = newCore(
 		Config{Node: n.name, BootID: n.boot, MaxAge: simMaxAge, Interval: simInterval, Settle: simSettle, GrantTimeout: 30 * time.Minute, Aging: 7 * 24 * time.Hour},
 		func(o map[string]Override) time.Duration {
@@ -379,7 +422,9 @@ func (g *gate) tick() {
 func (g *gate) is() Gate {
 	return Gate{
 		Pending: g.n.raw, Open: g.open, ClosedSince: g.closedSince,
-		NodeBlocked: !g.blocked.IsZero() && g.n.w.since(g.blocked) >= simInterval,
+		NodeBlocked:  !g.blocked.IsZero() && g.n.w.since(g.blocked) >= simInterval,
+		StepsErr:     !g.erring.IsZero() && g.n.w.since(g.erring) >= 5*simInterval,
+		FailingSince: g.failing, NoKured: g.n.noKured,
 	}
 }
 
@@ -388,18 +433,25 @@ func (g *gate) changed() bool { return g.is() != g.said }
 
 // unseen reports whether the watch has something to tell.
 func (g *gate) unseen() bool {
-	return g.follow != "" && !g.n.cut && g.seen < len(g.n.w.history)
+	return g.follow != "" && !g.n.cut && !g.silent && g.seen < len(g.n.w.history)
+}
+
+// overdue reports whether the driver ends the watch, of which it has heard nothing else.
+func (g *gate) overdue() bool {
+	return g.follow != "" && g.n.w.since(g.since) >= watchFor
 }
 
 // due reports whether there is something to do at once.
 func (g *gate) due() bool {
-	return g.request != nil || g.unseen() || g.changed() || !g.wakeAt.IsZero() && !g.n.w.clock.Before(g.wakeAt)
+	return g.request != nil || g.unseen() || g.overdue() || g.changed() || !g.wakeAt.IsZero() && !g.n.w.clock.Before(g.wakeAt)
 }
 
 // run lets the gate's part in the turn do one thing, as Turn.Run does.
 func (g *gate) run() {
 	g.tick()
 	switch r := g.request; {
+	case g.overdue() && r == nil:
+		g.loses(nil)
 	case g.unseen() && (r == nil || g.n.w.rand.IntN(2) == 0):
 		g.seen++
 		heard := g.n.w.history[g.seen-1]
@@ -444,7 +496,7 @@ func (g *gate) step(e Event) {
 		g.request = effects.Request
 	}
 	if effects.Follow != g.follow {
-		if g.follow = effects.Follow; g.follow != "" {
+		if g.follow, g.since, g.silent = effects.Follow, w.clock, false; g.follow != "" {
 			g.seen, _ = strconv.Atoi(g.follow)
 		}
 	}
@@ -473,7 +525,7 @@ func (g *gate) hear(v View) {
 		g.open, g.closedSince = false, g.n.w.clock
 	}
 	if !g.view.Evaluates() {
-		g.permitted, g.blocked = time.Time{}, time.Time{}
+		g.permitted, g.blocked, g.erring, g.failing = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	} else if g.evaluateAt.IsZero() {
 		g.evaluateAt = g.n.w.clock
 	}
@@ -495,9 +547,15 @@ func (g *gate) evaluate(passes, node bool, ago time.Duration) {
 	}
 	now := g.n.w.clock
 	g.evaluateAt = now.Add(simInterval)
+	if g.n.erring {
+		passes, node = false, false
+		if g.erring.IsZero() {
+			g.erring = now
+		}
+	}
 	switch {
 	case passes:
-		g.blocked = time.Time{}
+		g.blocked, g.erring = time.Time{}, time.Time{}
 		g.asked, g.askedAt = now.Add(-ago), now
 		g.step(Asked{})
 	case node && g.blocked.IsZero():
@@ -527,6 +585,13 @@ func (g *gate) permit() {
 	if began.IsZero() || !g.n.raw || !g.n.w.clock.Before(until) || !g.open && !g.view.Permits() {
 		return
 	}
+	if g.n.noLink && !g.open {
+		if g.failing.IsZero() {
+			g.failing = g.n.w.clock
+		}
+		return
+	}
+	g.failing = time.Time{}
 	if !g.open {
 		g.n.w.log("%s opens", g.n.name)
 		g.tick()
@@ -587,7 +652,7 @@ func (n *node) reboot(byKured bool) {
 
 // kured's part. It looks, takes its lock and cordons, and then reboots or fails.
 func (n *node) look() {
-	if n.object && !n.acting && n.resolves() {
+	if n.object && !n.acting && !n.noKured && n.resolves() {
 		n.w.log("kured sees %s", n.name)
 		n.saw = n.w.clock
 	}
