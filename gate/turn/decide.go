@@ -222,8 +222,7 @@ func soaking(c Config, s State, o Operator, l Local, seen Seen) Move {
 		return grant(c, s, o, l, seen, "", "the soak is over")
 	}
 	if l.Pending && s.responds(c.Node) {
-		next := s.unpass(c.Node)
-		return Move{Write: &next, keepsSince: true, Why: "this node was passed over because its gate did not respond, and it responds again"}
+		return respond(c, s)
 	}
 	why := s.Holder + " rebooted"
 	if s.Holder == "" {
@@ -266,7 +265,7 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 		return Move{Why: err.Error(), Loud: true}
 	}
 	ranked := Rank(*seen.Candidates, s.PassedOver, c.Aging, seen.Now)
-	chosen, waiting, found := choose(ranked, o, after)
+	chosen, waiting, found := choose(ranked, o, after, func(node string) bool { return s.ranksLast(node, seen.Now) })
 	notActedOn := s.NotActedOn
 	if s.Phase == PhaseSoaking {
 		notActedOn = 0

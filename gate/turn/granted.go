@@ -29,7 +29,7 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 	case cannot != "" && cannot != CauseCannotOpen: // of that only an attempt can tell
 		d := grant(c, s.passOver(c.Node, cannot, seen.Now), o, l, seen, c.Node, "this node cannot use the turn: "+cannot.String())
 		d.Loud = true
-		return alone(c, d, cannot != CauseCordoned, renew)
+		return alone(c, d, seen.Now, cannot != CauseCordoned, renew)
 	case l.Ready && h.hides(c):
 		// Others would take it for rebooted while its gate is open.
 		return Move{Evaluate: true, Why: "this node has the turn, but its Node object or its record does not show this boot yet", Again: time.Minute}
@@ -44,7 +44,7 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 		}
 		return Move{Write: &next, Evaluate: true, Why: "this node has the turn"}
 	case l.NodeBlocked:
-		return alone(c, grant(c, s, o, l, seen, c.Node, "this node's own steps hold it back"), true, renew)
+		return alone(c, grant(c, s, o, l, seen, c.Node, "this node's own steps hold it back"), seen.Now, true, renew)
 	}
 	return Move{Evaluate: true, Why: "this node has the turn", Again: renew}
 }
@@ -61,8 +61,8 @@ func early(c Config, seen Seen) Move {
 
 // alone makes a move that hands on one that does not, where nobody else could use the
 // turn: it goes on here.
-func alone(c Config, d Move, evaluate bool, renew time.Duration) Move {
-	if d.Write == nil || d.Write.Phase != PhaseGranted || d.Write.Holder == c.Node || d.Write.passed(d.Write.Holder) != nil {
+func alone(c Config, d Move, now time.Time, evaluate bool, renew time.Duration) Move {
+	if d.Write == nil || d.Write.Phase != PhaseGranted || d.Write.Holder == c.Node || d.Write.ranksLast(d.Write.Holder, now) {
 		d.Write, d.Again = nil, renew
 	}
 	d.Evaluate = evaluate
@@ -96,6 +96,9 @@ func grantedElsewhere(c Config, s State, o Operator, l Local, seen Seen) Move {
 	why := fmt.Sprintf("%s has the turn since %s", s.Holder, text(s.Since))
 	if !l.Pending {
 		return Move{Why: why}
+	}
+	if s.responds(c.Node) {
+		return respond(c, s)
 	}
 	// By the own clock: a time in the Lease may be anybody's mistake.
 	if wait := patience - seen.PhaseFor; wait > 0 {

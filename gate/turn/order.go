@@ -67,18 +67,29 @@ func Rank(candidates []Candidate, passedOver []PassedOver, aging time.Duration, 
 
 // choose returns the first in rank that is not held, or the next one behind the
 // node that hands on, so that a row of nodes that cannot go does not keep the
-// others from it.
-func choose(ranked []Candidate, o Operator, after string) (chosen Candidate, waiting []string, found bool) {
-	var able []Candidate
+// others from it. Those that were passed over are chosen where nobody else is left.
+func choose(ranked []Candidate, o Operator, after string, passedOver func(node string) bool) (chosen Candidate, waiting []string, found bool) {
+	var able, last []Candidate
 	for _, c := range ranked {
-		if _, held := o.Held(c.Node); !held {
+		if _, held := o.Held(c.Node); held {
+			continue
+		}
+		waiting = append(waiting, c.Node)
+		if passedOver(c.Node) {
+			last = append(last, c)
+		} else {
 			able = append(able, c)
-			waiting = append(waiting, c.Node)
 		}
 	}
-	if len(able) == 0 {
-		return Candidate{}, nil, false
+	next := func(of []Candidate) Candidate {
+		i := slices.IndexFunc(of, func(c Candidate) bool { return c.Node == after })
+		return of[(i+1)%len(of)]
 	}
-	i := slices.IndexFunc(able, func(c Candidate) bool { return c.Node == after })
-	return able[(i+1)%len(able)], waiting, true
+	switch {
+	case len(able) == 0 && len(last) == 0:
+		return Candidate{}, nil, false
+	case len(able) == 0, len(able) == 1 && able[0].Node == after && len(last) > 0:
+		return next(last), waiting, true
+	}
+	return next(able), waiting, true
 }

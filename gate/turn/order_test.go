@@ -28,7 +28,7 @@ func TestRankAndChoose(t *testing.T) {
 		"nobody":                        {Operator{Holds: map[string]string{"a": "", "b": "", "c": "", "d": "", "control": "", "had": ""}}, "", "none"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			chosen, waiting, found := choose(Rank(candidates, nil, 7*24*time.Hour, noon), c.operator, c.after)
+			chosen, waiting, found := choose(Rank(candidates, nil, 7*24*time.Hour, noon), c.operator, c.after, func(string) bool { return false })
 			got := fmt.Sprintf("%s of %v", chosen.Node, waiting)
 			if !found {
 				got = "none"

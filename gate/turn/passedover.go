@@ -120,10 +120,22 @@ func (s State) passed(node string) *PassedOver {
 	return nil
 }
 
+// ranksLast reports whether the node was passed over not long ago.
+func (s State) ranksLast(node string, now time.Time) bool {
+	p := s.passed(node)
+	return p != nil && p.counts(now)
+}
+
 // responds reports that the gate of a node that counts as silent is there again.
 func (s State) responds(node string) bool {
 	p := s.passed(node)
 	return p != nil && p.Cause == CauseSilent
+}
+
+// respond takes this node from those that did not respond.
+func respond(c Config, s State) Move {
+	next := s.unpass(c.Node)
+	return Move{Write: &next, keepsSince: true, Why: "this node was passed over because its gate did not respond, and it responds again"}
 }
 
 // errElsewhere returns a node whose steps erred just before this one had the turn.

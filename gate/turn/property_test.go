@@ -3,6 +3,7 @@ package turn
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -15,23 +16,7 @@ import (
 // kured may act on one node at most, and no gate is open in a soak; and from
 // wherever that led, all pending nodes reboot once the faults end.
 func TestProperties(t *testing.T) {
-	for name, value := range map[string]string{"rapid.steps": "60", "rapid.checks": "50"} { // a few seconds
-		if f := flag.Lookup(name); f.Value.String() == f.DefValue {
-			if err := f.Value.Set(value); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	rapid.Check(t, func(rt *rapid.T) {
-		defer func() {
-			switch failed := recover().(type) {
-			case nil:
-			case violation:
-				rt.Fatal(string(failed))
-			default:
-				panic(failed) // rapid's own, or a fault of the core
-			}
-		}()
+	property(t, func(rt *rapid.T, _ func(string, int) int) {
 		w := newWorld(
 			rapid.SampledFrom([]time.Duration{time.Minute, time.Hour, 5 * time.Hour}).Draw(rt, "soak"),
 			rapid.SampledFrom([]time.Duration{0, -5 * time.Hour, 7 * time.Hour}).Draw(rt, "ahead"),
@@ -40,6 +25,18 @@ func TestProperties(t *testing.T) {
 		rt.Repeat(w.actions())
 		w.finish()
 	})
+}
+
+// short makes a property's check a few seconds long, where nothing else is asked for.
+func short(t *testing.T) {
+	t.Helper()
+	for name, value := range map[string]string{"rapid.steps": "60", "rapid.checks": "50"} {
+		if f := flag.Lookup(name); f.Value.String() == f.DefValue {
+			if err := f.Value.Set(value); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 func (w *world) any(t *rapid.T) *node { return rapid.SampledFrom(w.nodes).Draw(t, "node") }
@@ -238,7 +235,9 @@ func (w *world) calm(end time.Time, how pace) {
 			case lazy:
 				w.lazy(n)
 			case prompt:
-				w.prompt(n)
+				if w.only == nil || slices.Contains(w.only, n) || n.noLink || n.erring || n.ill {
+					w.prompt(n)
+				}
 			}
 			g := n.gate
 			if g == nil {
@@ -316,7 +315,7 @@ func (w *world) prompt(n *node) {
 
 func (w *world) pending() bool {
 	for _, n := range w.nodes {
-		if n.raw {
+		if n.raw && (w.only == nil || slices.Contains(w.only, n)) {
 			return true
 		}
 	}

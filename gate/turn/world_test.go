@@ -38,6 +38,7 @@ type world struct {
 	trace   []string
 	hears   func(*gate, Event, Effects) // nil: nobody does
 	disturb func()                      // in calm, now and then; nil: nothing does
+	only    []*node                     // those that are waited for; nil: all
 }
 
 // node is a machine with a kured and, while it is not nil, a gate.
@@ -63,6 +64,7 @@ type node struct {
 	erring   bool // its steps err, for want of a way to what they ask
 	noLink   bool // the gated sentinel cannot be made there
 	noKured  bool // no kured runs there
+	doomed   bool // it is deleted when its gate is open
 	claimed  bool // the operator said that kured will not act on what it saw
 }
 
@@ -84,6 +86,7 @@ type gate struct {
 	wakeAt  time.Time
 	witness clock.Witness
 	skew    time.Duration // of the API server that it is connected to
+	skewed  time.Time     // since when
 	told    bool          // the time, by one that is right
 
 	view        View // as it was heard of
