@@ -92,7 +92,7 @@ func (c *core) cannot(ignored bool) Cause {
 	switch g := c.gate; {
 	case !c.state.HeldBy(c.config.Node):
 		return ""
-	case c.patience.goneFor(c.now) >= c.config.GrantTimeout:
+	case g.Kured != nil && c.patience.goneFor(c.now) >= c.config.GrantTimeout, ignored && g.NoKured:
 		return CauseNoKured
 	case c.unrecorded():
 		return CauseNoRecord

@@ -8,7 +8,7 @@ import (
 
 // patience adds up for how long kured has left this node's open gate alone, from when
 // the node was granted the turn, and in kured's own time: a gate that is open at noon for
-// a kured that acts at night is no fault, and nor is one where no kured runs.
+// a kured that acts at night is no fault, and nor is one whose kured is away.
 type patience struct {
 	of    tenure
 	spent time.Duration
@@ -37,7 +37,8 @@ func (p *patience) count(now time.Time, s State, g Gate) {
 	case p.gone.IsZero():
 		p.gone = now
 	}
-	p.at, p.open = now, g.Open && !g.NoKured
+	// One that was never seen may run all the same, where its process cannot be seen.
+	p.at, p.open = now, g.Open && (!g.NoKured || g.Kured == nil)
 }
 
 // over reports whether it is exhausted: after the timeout, and after three of kured's

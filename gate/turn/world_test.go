@@ -14,6 +14,7 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
+	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
 // world is a simulated cluster, in virtual time, in which each gate's core runs. What
@@ -38,6 +39,7 @@ type world struct {
 	trace   []string
 	hears   func(*gate, Event, Effects) // nil: nobody does
 	disturb func()                      // in calm, now and then; nil: nothing does
+	kured   wiring.Kured                // as it was started everywhere
 	only    []*node                     // those that are waited for; nil: all
 }
 
@@ -124,8 +126,9 @@ const (
 func newWorld(soak, ahead time.Duration, nodes int, seed uint64) *world {
 	w := &world{
 		soak: soak, ahead: ahead, rand: rand.New(rand.NewPCG(seed, 1)), clock: noon,
-		records: map[string]*coordinationv1.Lease{}, locked: map[string]bool{},
+		records: map[string]*coordinationv1.Lease{}, locked: map[string]bool{}, kured: wiring.Defaults(),
 	}
+	w.kured.Period = 30 * time.Second
 	w.put(&coordinationv1.Lease{})
 	for i := range nodes {
 		n := &node{w: w, name: string(rune('a' + i)), object: true, raw: true}
@@ -427,7 +430,7 @@ func (g *gate) is() Gate {
 		Pending: g.n.raw, Open: g.open, ClosedSince: g.closedSince,
 		NodeBlocked:  !g.blocked.IsZero() && g.n.w.since(g.blocked) >= simInterval,
 		StepsErr:     !g.erring.IsZero() && g.n.w.since(g.erring) >= 5*simInterval,
-		FailingSince: g.failing, NoKured: g.n.noKured,
+		FailingSince: g.failing, Kured: &g.n.w.kured, NoKured: g.n.noKured,
 	}
 }
 

@@ -323,7 +323,7 @@ func (c *crowd) join(ctx context.Context, s *site, nodes []*controlplane.Node) e
 type unwritten struct{}
 
 func (unwritten) Recall(context.Context) (int64, time.Time, error) { return 0, time.Time{}, nil }
-func (unwritten) LookAgain()                                      {}
+func (unwritten) LookAgain()                                       {}
 func (unwritten) SetTurnEpoch(int64)                               {}
 func (unwritten) RecordEpoch(context.Context, int64) error         { return nil }
 
