@@ -102,6 +102,8 @@ func (c *core) cannot(ignored bool) Cause {
 		return CauseNotShown
 	case ignored && g.Kured != nil && g.Kured.Waits():
 		return CauseKuredWaits
+	case c.cordoned:
+		return CauseCordoned
 	case g.StepsErr:
 		return CauseStepsErr
 	}

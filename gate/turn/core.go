@@ -62,6 +62,7 @@ type own struct {
 	recorded int64     // the highest epoch that the record tells of,
 	owed     int64     // and the one that must be in it before anything follows
 	owes     time.Time // since when it is not; zero: it is
+	cordoned bool      // by somebody other than kured, by the last look
 	hidden   time.Time // since when the Node object or the record do not show this boot; zero: they do, for all that is known
 }
 
@@ -301,11 +302,14 @@ func (c *core) onLooked(e Looked, out *Effects) {
 		h.GoneFor = c.now.Sub(seen.goneSince)
 		c.lookAt = c.now.Add(max(c.config.gone()-h.GoneFor, 0))
 	}
-	switch own := e.Node == c.config.Node; {
-	case own && h.hides(c.config) && c.hidden.IsZero():
-		c.hidden = c.now
-	case own && !h.hides(c.config):
-		c.hidden = time.Time{}
+	if e.Node == c.config.Node {
+		c.cordoned = h.Unschedulable && h.LockKnown && !h.LockNamed
+		switch {
+		case !h.hides(c.config):
+			c.hidden = time.Time{}
+		case c.hidden.IsZero():
+			c.hidden = c.now
+		}
 	}
 	seen.Holder = h
 	c.last, c.holder = seen, &h

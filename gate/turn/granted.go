@@ -19,17 +19,13 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 	if other := s.errElsewhere(c.Node); cannot == CauseStepsErr && other != "" {
 		return Move{Evaluate: true, Why: fmt.Sprintf("this node has the turn; steps err or time out here, as they did on %s: it is not this node's own trouble", other), Again: renew, Loud: true}
 	}
-	h := seen.Holder
-	if cannot == "" && l.Ready && h != nil && h.Unschedulable && h.LockKnown && !h.LockNamed {
-		cannot = CauseCordoned
-	}
-	switch {
+	switch h := seen.Holder; {
 	case l.Ready && h == nil:
 		return Move{Evaluate: true, Why: "this node has the turn", Need: NeedHolder}
 	case cannot != "" && cannot != CauseCannotOpen: // of that only an attempt can tell
 		d := grant(c, s.passOver(c.Node, cannot, seen.Now), o, l, seen, c.Node, "this node cannot use the turn: "+cannot.String())
 		d.Loud = true
-		return alone(c, d, seen.Now, cannot != CauseCordoned, renew)
+		return alone(c, d, seen.Now, renew)
 	case l.Ready && h.hides(c):
 		// Others would take it for rebooted while its gate is open.
 		return Move{Evaluate: true, Why: "this node has the turn, but its Node object or its record does not show this boot yet", Again: time.Minute}
@@ -44,7 +40,7 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 		}
 		return Move{Write: &next, Evaluate: true, Why: "this node has the turn"}
 	case l.NodeBlocked:
-		return alone(c, grant(c, s, o, l, seen, c.Node, "this node's own steps hold it back"), seen.Now, true, renew)
+		return alone(c, grant(c, s, o, l, seen, c.Node, "this node's own steps hold it back"), seen.Now, renew)
 	}
 	return Move{Evaluate: true, Why: "this node has the turn", Again: renew}
 }
@@ -61,11 +57,11 @@ func early(c Config, seen Seen) Move {
 
 // alone makes a move that hands on one that does not, where nobody else could use the
 // turn: it goes on here.
-func alone(c Config, d Move, now time.Time, evaluate bool, renew time.Duration) Move {
+func alone(c Config, d Move, now time.Time, renew time.Duration) Move {
 	if d.Write == nil || d.Write.Phase != PhaseGranted || d.Write.Holder == c.Node || d.Write.ranksLast(d.Write.Holder, now) {
 		d.Write, d.Again = nil, renew
 	}
-	d.Evaluate = evaluate
+	d.Evaluate = true
 	return d
 }
 

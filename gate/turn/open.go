@@ -10,7 +10,8 @@ func openHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 	d := Move{Evaluate: l.Pending && !held && !s.Withdrawn, Why: "this node has the turn; its gate was opened"}
 	d.Permit = d.Evaluate
 	cannot := l.Cannot
-	if cannot == CauseStepsErr || cannot == CauseNotShown { // it closes, and after Settle hands on as one that was only granted the turn
+	switch cannot {
+	case CauseStepsErr, CauseNotShown, CauseCordoned: // it closes, and after Settle hands on as one that was only granted the turn
 		cannot = ""
 	}
 	switch {

@@ -302,10 +302,10 @@ func TestOverride(t *testing.T) {
 	_, err := r.Nodes[3].SetReady(r.ctx(), corev1.ConditionTrue, "KubeletReady", time.Now())
 	r.must(err)
 	r.closedByStep(open, "soak", "Soaking")
-	// There is nothing to ask before the soak is over, if nobody overrides it.
-	r.poll("a gate that sleeps for hours", func() bool {
+	// There is little to ask before the soak is over, if nobody overrides it.
+	r.poll("a gate that sleeps for minutes", func() bool {
 		next := r.metric(r.gates[open], "sentinel_gate_next_evaluation_timestamp_seconds")
-		return time.Unix(int64(next), 0).After(time.Now().Add(time.Hour))
+		return time.Unix(int64(next), 0).After(time.Now().Add(8 * time.Minute))
 	})
 	r.annotate(turn.OverridePrefix+"soak", time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+" CVE-2026-1")
 	mark := r.gates[open].Lines()
