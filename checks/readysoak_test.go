@@ -15,6 +15,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
+	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 )
 
 const day = 24 * time.Hour
@@ -563,4 +564,47 @@ func TestF14JoinedWithoutAGate(t *testing.T) {
 	wanted{gate.Pass, "Soaked", "no reboot and no change of readiness counts among 1 node"}.compare(t, soaked([]cluster.Node{windows}, nil, nil, now, o))
 	windows.Since = now.Add(-time.Hour)
 	wanted{gate.Fail, "Soaking", ""}.compare(t, soaked([]cluster.Node{windows}, nil, nil, now, o))
+}
+
+// F43: a node is gone whose gate was open. What the turn has settled, by a takeover and a
+// whole soak, is settled for the step too.
+func TestF43TheTurnHasSettledIt(t *testing.T) {
+	day := 24 * time.Hour
+	now := time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
+	alive := cluster.Node{Name: "a", BootID: "a", Ready: "True", Created: now.Add(-90 * day), Since: now.Add(-90 * day), Heartbeat: now}
+	records := map[string]cluster.Entry{
+		"a":    {Node: "a", Record: record.Record{Node: "a", BootID: "a", BootedAt: now.Add(-90 * day), State: "Closed"}},
+		"spot": {Node: "spot", Record: record.Record{Node: "spot", BootID: "s", BootedAt: now.Add(-90 * day), State: "Open", TurnEpoch: 7}},
+	}
+	o := ReadySoakOptions{Duration: model.Duration(day)}
+	for name, c := range map[string]struct {
+		stands *turn.State
+		want   wanted
+	}{
+		"without a turn":        {nil, wanted{gate.Unknown, "GoneWhileOpen", ""}},
+		"it still has the turn": {&turn.State{Epoch: 7, Phase: turn.PhaseOpen, Holder: "spot"}, wanted{gate.Unknown, "GoneWhileOpen", ""}},
+		"and it was touched":    {&turn.State{Epoch: 8, Phase: turn.PhaseOpen, Holder: "spot"}, wanted{gate.Unknown, "GoneWhileOpen", ""}},
+		"an older turn":         {&turn.State{Epoch: 5, Phase: turn.PhaseGranted, Holder: "a"}, wanted{gate.Unknown, "GoneWhileOpen", ""}},
+		"its soak runs":         {&turn.State{Epoch: 8, Phase: turn.PhaseSoaking, Holder: "spot", RebootedAt: now.Add(-time.Hour)}, wanted{gate.Fail, "Soaking", "node spot, which is gone, counts as rebooted 1h0m0s ago; the soak of 1d ends at 2026-03-15T11:00:00Z"}},
+		"its soak was over":     {&turn.State{Epoch: 9, Phase: turn.PhaseGranted, Holder: "a"}, wanted{gate.Pass, "Soaked", ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.want.compare(t, soaked([]cluster.Node{alive}, records, c.stands, now, o))
+		})
+	}
+}
+
+// F75: nodes that are containers of one machine have one boot id, and their reboots do not
+// show: Unknown, by name.
+func TestF75OneBootIDOnTwoNodes(t *testing.T) {
+	now := time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
+	long := now.Add(-90 * 24 * time.Hour)
+	var nodes []cluster.Node
+	records := map[string]cluster.Entry{}
+	for _, name := range []string{"a", "b"} {
+		nodes = append(nodes, cluster.Node{Name: name, BootID: "same", Ready: "True", Created: long, Since: long, Heartbeat: now})
+		records[name] = cluster.Entry{Node: name, Record: record.Record{Node: name, BootID: "same", BootedAt: long, State: "Closed"}}
+	}
+	wanted{gate.Unknown, "SharedBootID", "cannot tell when 1 of 2 nodes last rebooted: b (has the bootID of a: nodes that are containers of one machine, whose reboots do not show)"}.compare(t,
+		soaked(nodes, records, nil, now, readySoakDefaults()))
 }

@@ -1,9 +1,11 @@
 package turn
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseKuredLock(t *testing.T) {
@@ -53,4 +55,38 @@ func FuzzParseKuredLock(f *testing.F) {
 			}
 		}
 	})
+}
+
+// F48, F99: kured's lock by kured's own rule: what has expired holds nothing, and each
+// form is read by a kured of the other concurrency in its own wrong way.
+func TestF48F99KuredsOwnRule(t *testing.T) {
+	created := noon.Add(-90 * time.Minute).Format(time.RFC3339)
+	one := func(node string, ttl time.Duration) string {
+		return fmt.Sprintf(`{"nodeID":%q,"metadata":{"unschedulable":false},"created":%q,"TTL":%d}`, node, created, ttl)
+	}
+	for name, c := range map[string]struct {
+		value       string
+		concurrency int
+		want        []string
+		stuck       string
+	}{
+		"no TTL":                         {one("a", 0), 1, []string{"a"}, ""},
+		"within its TTL":                 {one("a", 2*time.Hour), 1, []string{"a"}, ""},
+		"expired":                        {one("a", time.Hour), 1, nil, ""},
+		"one of several has expired":     {`{"maxOwners":2,"locks":[` + one("a", time.Hour) + "," + one("b", 0) + `]}`, 2, []string{"b"}, ""},
+		"all of several":                 {`{"maxOwners":2,"locks":[` + one("a", time.Hour) + `]}`, 2, nil, ""},
+		"a list that was left behind":    {`{"maxOwners":2,"locks":[]}`, 1, nil, "one with 1 takes it for held for ever"},
+		"and one that names a node":      {`{"maxOwners":2,"locks":[` + one("a", 0) + `]}`, 1, []string{"a"}, "one with 1 takes it for held for ever"},
+		"a person's, at two":             {`{"nodeID":"halted-by-hand"}`, 2, []string{"halted-by-hand"}, "it holds nothing"},
+		"a person's, at one":             {`{"nodeID":"halted-by-hand"}`, 1, []string{"halted-by-hand"}, ""},
+		"the concurrency is not known":   {`{"maxOwners":2,"locks":[]}`, 0, nil, ""},
+		"of an old kured, without dates": {`{"nodeID":"a","metadata":{"unschedulable":false}}`, 1, []string{"a"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lock, err := ParseKuredLock(c.value, c.concurrency, noon)
+			if err != nil || !slices.Equal(lock.Holders, c.want) || (lock.Stuck == "") != (c.stuck == "") || !strings.Contains(lock.Stuck, c.stuck) {
+				t.Errorf("got %+v, %v", lock, err)
+			}
+		})
+	}
 }

@@ -59,3 +59,36 @@ func TestKuredActs(t *testing.T) {
 		})
 	}
 }
+
+// F51, F99, F100: what in kured's arguments can hold a rollout although every gate opens.
+func TestF51F100Warnings(t *testing.T) {
+	for args, want := range map[string][]string{
+		"": nil,
+		"--period=1m --start-time=1:00 --end-time=1:30":                 nil,
+		"--start-time=01:00 --end-time=01:30":                           {"kured acts for 30m0s a day, but looks only every 1h0m0s"},
+		"--start-time=23:50 --end-time=00:10":                           {"kured acts for 20m0s a day, but looks only every 1h0m0s"},
+		"--prometheus-url=http://prometheus":                            {"kured has a --prometheus-url of its own"},
+		"--blocking-pod-selector=app=db --blocking-pod-selector=app=mq": {"kured has a --blocking-pod-selector of its own"},
+	} {
+		k := newKured(strings.Fields(args))
+		got := k.Warnings()
+		if len(got) != len(want) {
+			t.Errorf("%q: %q", args, got)
+			continue
+		}
+		for i := range want {
+			if !strings.HasPrefix(got[i], want[i]) {
+				t.Errorf("%q: %q", args, got[i])
+			}
+		}
+		if waits := strings.Contains(args, "url") || strings.Contains(args, "selector"); k.Waits() != waits {
+			t.Errorf("%q: waits %t", args, k.Waits())
+		}
+	}
+	if k := newKured([]string{"--concurrency=3"}); k.Concurrency != 3 {
+		t.Errorf("concurrency %d", k.Concurrency)
+	}
+	if k := newKured(nil); k.Concurrency != 1 {
+		t.Errorf("concurrency %d by default", k.Concurrency)
+	}
+}
