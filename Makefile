@@ -84,6 +84,10 @@ chaos: ## 20 daemons through 200 reboots and faults, watched, and the turn's fig
 	go test -race -count=1 -timeout 2h -v ./test/chaos -run TestChaos -args -daemons 20 -reboots 200 $(if $(SEED),-seed $(SEED))
 	go test -count=1 -timeout 1h -v ./test/chaos -run TestFigures -args -figures
 
+.PHONY: day
+day: ## ten gates through a day's watches, restarts, halts and tokens, in an hour
+	go test -count=1 -timeout 90m -v ./test/day -args -long 60m
+
 .PHONY: fuzz
 fuzz: ## fuzz each target for ten seconds, two at a time
 	.ci/fuzz 10s

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -40,6 +41,11 @@ func main() {
 		// The gate runs on every node and evaluates twice a minute: memory is
 		// dearer to its nodes than the processor time of a collection.
 		debug.SetGCPercent(50)
+	}
+	// The rest of the container's limit is for what is not the heap: pages of the
+	// program's file above all.
+	if limit, err := strconv.ParseInt(os.Getenv("MEMORY_LIMIT"), 10, 64); err == nil && limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit / 5 * 4)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout)

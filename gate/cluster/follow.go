@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,9 @@ const (
 	// watchFor is how long a watch is believed that says nothing of its end.
 	watchFor = 30 * time.Minute
 )
+
+// podsOfNode is how a selector of the pods of one node begins.
+const podsOfNode = "spec.nodeName="
 
 // page is how many objects one request lists: it bounds what is in memory at
 // once in a large cluster.
@@ -36,7 +40,11 @@ type Listing[T any] struct {
 // list reads all pages. It fails where the answer does not tell the time.
 func list[L metav1.ListInterface, T any](ctx context.Context, what string, options metav1.ListOptions, fetch func(context.Context, metav1.ListOptions) (L, error), items func(L, []T) []T) (Listing[T], error) {
 	ctx, reading := clock.Read(ctx)
-	options.Limit = page
+	if options.Limit = page; strings.HasPrefix(options.FieldSelector, podsOfNode) {
+		// In pages the API server would read the pods of all nodes from etcd for it. Without
+		// a limit, and as fresh, they come from its memory.
+		options.Limit = 0
+	}
 	var all Listing[T]
 	for {
 		l, err := fetch(ctx, options)
