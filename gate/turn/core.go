@@ -300,7 +300,9 @@ func (c *core) onLooked(e Looked, out *Effects) {
 			seen.goneSince = c.last.goneSince
 		}
 		h.GoneFor = c.now.Sub(seen.goneSince)
-		c.lookAt = c.now.Add(max(c.config.gone()-h.GoneFor, 0))
+		if left := c.config.gone() - h.GoneFor; left > 0 {
+			c.lookAt = c.now.Add(left)
+		}
 	}
 	if e.Node == c.config.Node {
 		c.cordoned = h.Unschedulable && h.LockKnown && !h.LockNamed

@@ -105,6 +105,7 @@ func TestReadThatIsOlderThanWhatWasHeard(t *testing.T) {
 	for g.due() {
 		g.run()
 	}
+	w.clock = w.clock.Add(time.Second)
 	g.step(Asked{})
 	answer := g.carryOut(g.request)
 	if read, ok := answer.(Read); !ok || read.Lease != nil {

@@ -88,6 +88,8 @@ type gate struct {
 	wakeAt  time.Time
 	witness clock.Witness
 	skew    time.Duration // of the API server that it is connected to
+	minute  time.Time     // in which
+	asks    int           // it sent so many requests
 	skewed  time.Time     // since when
 	told    bool          // the time, by one that is right
 
@@ -241,6 +243,12 @@ func (w *world) claim(n *node) {
 func (g *gate) carryOut(r Request) Event {
 	w := g.n.w
 	asked := w.clock
+	if w.since(g.minute) >= time.Minute {
+		g.minute, g.asks = w.clock, 0
+	}
+	if g.asks++; g.asks > 200 {
+		w.fatalf("%s asks without end: %d requests in %s, the last %T", g.n.name, g.asks, w.since(g.minute), r)
+	}
 	f := g.fault
 	g.fault = none
 	if g.n.cut {
