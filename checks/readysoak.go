@@ -95,9 +95,13 @@ func (c readySoak) read(ctx context.Context) (nodes cluster.Listing[cluster.Node
 		exists[n.Name] = true
 	}
 	if slices.ContainsFunc(records.Items, func(e cluster.Entry) bool { return isOpen(e) && !exists[e.Node] }) {
-		stands, err = c.cluster.Turn(ctx)
+		state, known, err := c.cluster.Turn(ctx)
+		if err != nil || !known {
+			return nodes, records, nil, err
+		}
+		stands = &state
 	}
-	return nodes, records, stands, err
+	return nodes, records, stands, nil
 }
 
 // isOpen reports whether the gate of the record's node was open when it was written.

@@ -117,10 +117,6 @@ func defaults() configuration {
 // load reads and validates the configuration. Its error joins every mistake,
 // each with its path; what could be read is returned beside it. The cluster may
 // be nil where the checks will not be run.
-func load(path string, cluster *cluster.Cluster) (*configuration, error) {
-	return flags{config: path}.load(cluster)
-}
-
 func (f flags) load(cluster *cluster.Cluster) (*configuration, error) {
 	path, c := f.config, defaults()
 	c.sentinelSound, c.cluster = true, cluster

@@ -164,6 +164,9 @@ checks[2] "c": timeout: has no value: give one, or leave the field out`,
 			"no time at all", header + "interval: 0s\ntimeout: 0s\nmaxAge: 10s\nchecks: [{name: a, type: nodesReady, timeout: 0s}]\n",
 			"interval: must be longer than 0s\ntimeout: must be longer than 0s\nchecks[0] \"a\": timeout: must be longer than 0s",
 		},
+		{"a turn that is settled too soon", header + "turn: {settle: 1s}\n" + nodes, "turn.settle: must be at least 1m, not 1s: kured needs as long from its look at the sentinel to its lock"},
+		{"a turn without patience", header + "turn: {grantTimeout: 1m}\n" + nodes, "turn.grantTimeout: must be at least 5m, not 1m: a gate needs as long from its turn to its opening"},
+		{"a turn without order", header + "turn: {goFirstAfter: 10m}\n" + nodes, "turn.goFirstAfter: must be at least 1h, not 10m: below that there would be no order"},
 		{"an interval too short for its maxAge", header + "interval: 500ms\ntimeout: 10ms\n" + nodes, "maxAge: must be at least 2s, not 1s; it is twice the interval where it is not given"},
 		{
 			"no time between two evaluations", header + "interval: 30s\nmaxAge: 34s\n" + nodes,
@@ -403,7 +406,7 @@ checks[2] "cni": type: unknown type "cni": want one of ` + types,
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := write(t, filepath.Join(t.TempDir(), "config.yaml"), c.text)
-			_, err := load(path, nil)
+			_, err := loaded(path)
 			if err == nil {
 				t.Fatalf("it was taken; want\n%s", c.want)
 			}
@@ -429,7 +432,7 @@ func TestF21GatedBesideRawThroughALink(t *testing.T) {
 	load := func(raw, gated string) string {
 		t.Helper()
 		path := write(t, filepath.Join(dir, "config.yaml"), header+"sentinel: {raw: "+raw+", gated: "+gated+"}\n"+nodes)
-		if _, err := load(path, nil); err != nil {
+		if _, err := loaded(path); err != nil {
 			return strings.TrimPrefix(err.Error(), path+":\n")
 		}
 		return ""
@@ -458,7 +461,7 @@ func TestF22NoChecksIsRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := write(t, filepath.Join(t.TempDir(), "config.yaml"), c.text)
-			if _, err := load(path, nil); err == nil || err.Error() != path+":\n"+c.want {
+			if _, err := loaded(path); err == nil || err.Error() != path+":\n"+c.want {
 				t.Errorf("got\n%v\nwant\n%s", err, c.want)
 			}
 		})
@@ -466,7 +469,7 @@ func TestF22NoChecksIsRefused(t *testing.T) {
 }
 
 func TestDefaults(t *testing.T) {
-	c, err := load(write(t, filepath.Join(t.TempDir(), "config.yaml"), header+nodes), nil)
+	c, err := loaded(write(t, filepath.Join(t.TempDir(), "config.yaml"), header+nodes))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -484,14 +487,14 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("sound %t, hash %q", c.sentinelSound, c.hash)
 	}
 
-	c, err = load(write(t, filepath.Join(t.TempDir(), "config.yaml"), header+`
+	c, err = loaded(write(t, filepath.Join(t.TempDir(), "config.yaml"), header+`
 sentinel: {raw: /run/one, gated: /run//own/./gated, mode: file}
 interval: 1m
 maxAge: 0s
 stabilize: 0s
 timeout: 7s
 checks: [{name: a, type: nodesReady}, {name: "on", type: readySoak, timeout: 20s}]
-`), nil)
+`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -501,7 +504,7 @@ checks: [{name: a, type: nodesReady}, {name: "on", type: readySoak, timeout: 20s
 	if strings.Join(c.Sentinel.Raw, " ") != "/run/one" || c.Sentinel.Gated != "/run/own/gated" || c.Sentinel.Mode != gate.ModeFile {
 		t.Errorf("sentinel %+v", c.Sentinel)
 	}
-	if c, err := load(write(t, filepath.Join(t.TempDir(), "config.yaml"), "---\n"+header+"interval: 1m\nmaxAge: 10m\n"+nodes), nil); err != nil || c.MaxAge != model.Duration(10*time.Minute) {
+	if c, err := loaded(write(t, filepath.Join(t.TempDir(), "config.yaml"), "---\n"+header+"interval: 1m\nmaxAge: 10m\n"+nodes)); err != nil || c.MaxAge != model.Duration(10*time.Minute) {
 		t.Errorf("maxAge %s, %v", c.MaxAge, err)
 	}
 }
@@ -519,7 +522,7 @@ func TestMistakesInThePathsAreKnown(t *testing.T) {
 		header + "sentinel: {gated: /run/sg/a, gated: /run/sg/b}\n" + nodes:             false,
 		header + "sentinel: {gated: /run/sg/a}\nsentinel: {gated: /run/sg/b}\n" + nodes: false,
 	} {
-		c, err := load(write(t, filepath.Join(t.TempDir(), "config.yaml"), text), nil)
+		c, err := loaded(write(t, filepath.Join(t.TempDir(), "config.yaml"), text))
 		if err == nil || c == nil {
 			t.Fatalf("%s was taken", text)
 		}
@@ -557,7 +560,7 @@ func TestDocumentedConfigurationsLoad(t *testing.T) {
 				continue // a manifest of Kubernetes
 			}
 			found++
-			if _, err := load(write(t, filepath.Join(t.TempDir(), filepath.Base(file)+".yaml"), b[1]), nil); err != nil {
+			if _, err := loaded(write(t, filepath.Join(t.TempDir(), filepath.Base(file)+".yaml"), b[1])); err != nil {
 				t.Errorf("%s: %v\n%s", file, err, b[1])
 			}
 		}
@@ -565,7 +568,7 @@ func TestDocumentedConfigurationsLoad(t *testing.T) {
 	if found < 5 {
 		t.Errorf("only %d examples were found: does this test still read them rightly?", found)
 	}
-	if _, err := load(filepath.Join(dir, "deploy/config.yaml"), nil); err != nil {
+	if _, err := loaded(filepath.Join(dir, "deploy/config.yaml")); err != nil {
 		t.Error(err)
 	}
 }
@@ -581,11 +584,11 @@ func TestDocumentedDefaults(t *testing.T) {
 	if example == nil {
 		t.Fatal("docs/configuration.md has no example")
 	}
-	shown, err := load(write(t, filepath.Join(t.TempDir(), "config.yaml"), example[1]), nil)
+	shown, err := loaded(write(t, filepath.Join(t.TempDir(), "config.yaml"), example[1]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	bare, err := load(write(t, filepath.Join(t.TempDir(), "config.yaml"), header+nodes), nil)
+	bare, err := loaded(write(t, filepath.Join(t.TempDir(), "config.yaml"), header+nodes))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -599,3 +602,6 @@ func TestDocumentedDefaults(t *testing.T) {
 		}
 	}
 }
+
+// loaded is the configuration of a file.
+func loaded(path string) (*configuration, error) { return flags{config: path}.load(nil) }

@@ -35,7 +35,7 @@ func TestF103OneServerThatDoesNotAnswer(t *testing.T) {
 		return s
 	}
 	unwell, well := server(false), server(true)
-	balancer, err := net.Listen("tcp", "127.0.0.1:0")
+	balancer, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,19 +39,16 @@ func (c *Cluster) FollowRecords(ctx context.Context, mu sync.Locker, records Lis
 		metav1.ListOptions{LabelSelector: record.Label}, NewEntry, changed)
 }
 
-// Turn reads how the turn stands. It is nil where there is none, or none that can be
-// read: nothing follows from it then.
-func (c *Cluster) Turn(ctx context.Context) (*turn.State, error) {
+// Turn reads how the turn stands. Where there is none, or none that can be read, nothing
+// follows from it: known is false then.
+func (c *Cluster) Turn(ctx context.Context) (stands turn.State, known bool, err error) {
 	list, err := c.LeaseClient().List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, turn.LeaseName).String()})
 	if err != nil {
-		return nil, fmt.Errorf("reading the turn: %w", err)
+		return turn.State{}, false, fmt.Errorf("reading the turn: %w", err)
 	}
 	if len(list.Items) == 0 {
-		return nil, nil
+		return turn.State{}, false, nil
 	}
-	state, err := turn.Parse(&list.Items[0])
-	if err != nil {
-		return nil, nil
-	}
-	return &state, nil
+	stands, problem := turn.Parse(&list.Items[0])
+	return stands, problem == nil, nil
 }

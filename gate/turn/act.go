@@ -26,7 +26,7 @@ func (c *core) next(out *Effects) Request {
 	case c.problem != nil:
 		c.answer(out, c.problem)
 		return nil
-	case c.recorded < c.owed && !(c.handsOn() && c.unrecorded()):
+	case c.recorded < c.owed && (!c.handsOn() || !c.unrecorded()):
 		return RecordEpoch{c.owed}
 	}
 	return c.act(out)

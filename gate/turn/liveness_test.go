@@ -57,15 +57,15 @@ func TestLiveness(t *testing.T) {
 				}
 			}
 			n := healthy[w.rand.IntN(len(healthy))]
-			switch g := n.gate; {
+			switch g, does := n.gate, w.rand.IntN(2000); {
 			case g == nil:
-			case w.rand.IntN(2000) == 0:
+			case does == 0:
 				w.restart(n)
-			case w.rand.IntN(500) == 0:
+			case does < 5:
 				g.loses(nil)
-			case w.rand.IntN(500) == 0:
+			case does < 9:
 				g.silent = true
-			case g.told && g.skew == 0 && w.rand.IntN(2000) == 0:
+			case does == 9 && g.told && g.skew == 0:
 				g.skew, g.skewed = []time.Duration{8 * time.Hour, -8 * time.Hour}[w.rand.IntN(2)], w.clock
 			}
 			for _, n := range w.nodes { // a wrong clock is mended in five minutes

@@ -23,24 +23,24 @@ const (
 type Cause string
 
 const (
-	// CauseSilent: its gate did not respond.
+	// CauseSilent means that its gate did not respond.
 	CauseSilent Cause = "Silent"
-	// CauseStepsErr: steps err or time out there, and nobody knows yet whether they do
-	// so elsewhere.
+	// CauseStepsErr means that steps err or time out there, and nobody knows yet whether
+	// they do so elsewhere.
 	CauseStepsErr Cause = "StepsErr"
-	// CauseStepsErrThereAlone: they err or time out there, and passed on the next node.
+	// CauseStepsErrThereAlone means that they err or time out there, and passed on the next node.
 	CauseStepsErrThereAlone Cause = "StepsErrThereAlone"
-	// CauseCannotOpen: the gated sentinel could not be made.
+	// CauseCannotOpen means that the gated sentinel could not be made.
 	CauseCannotOpen Cause = "CannotOpen"
-	// CauseCordoned: somebody other than kured has cordoned the node.
+	// CauseCordoned means that somebody other than kured has cordoned the node.
 	CauseCordoned Cause = "Cordoned"
-	// CauseNoKured: no kured runs there.
+	// CauseNoKured means that no kured runs there.
 	CauseNoKured Cause = "NoKured"
-	// CauseKuredWaits: the kured there was told to wait for things of its own.
+	// CauseKuredWaits means that the kured there was told to wait for things of its own.
 	CauseKuredWaits Cause = "KuredWaits"
-	// CauseNotShown: its Node object or its record does not show its present boot.
+	// CauseNotShown means that its Node object or its record does not show its present boot.
 	CauseNotShown Cause = "NotShown"
-	// CauseNoRecord: its gate cannot write its record.
+	// CauseNoRecord means that its gate cannot write its record.
 	CauseNoRecord Cause = "NoRecord"
 )
 

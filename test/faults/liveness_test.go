@@ -103,7 +103,7 @@ func TestF43DeletedHolderAndThenTheNext(t *testing.T) {
 	r.must(r.gates[first].Signal(syscall.SIGKILL)) // its record says Open for ever
 	r.must(r.Nodes[first].Delete(r.ctx()))
 	r.must(r.cp.DeletePod(r.ctx(), cluster.CNINamespace, cluster.CNIPod(r.Nodes[first].Name)))
-	r.awaitPhase(turn.PhaseSoaking)
+	r.awaitSoak()
 	began := time.Now()
 	r.opens(second)
 	if took := time.Since(began); took < 4*time.Second {
@@ -137,7 +137,9 @@ func TestF44NoInodesLeft(t *testing.T) {
 	second := r.add(time.Hour)
 	r.opens(second)
 	r.passedOver(0, turn.CauseCannotOpen)
-	l := r.await(idle, 0, "a loud word", func(l daemon.Line) bool { return l.Level == "WARN" && l.Turn == "open "+r.Nodes[0].Name && l.State == "Closed" })
+	l := r.await(idle, 0, "a loud word", func(l daemon.Line) bool {
+		return l.Level == "WARN" && l.Turn == "open "+r.Nodes[0].Name && l.State == "Closed"
+	})
 	t.Log(l.Msg)
 }
 
@@ -205,7 +207,7 @@ func TestF97Cordoned(t *testing.T) {
 // after ten seconds.
 func TestF105SlowWrites(t *testing.T) {
 	r := newRollout(t, 0)
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	dead, err := (&net.ListenConfig{}).Listen(r.ctx(), "tcp", "127.0.0.1:0")
 	r.must(err)
 	t.Cleanup(func() { _ = dead.Close() })
 	url, seconds, ignore, none := "https://"+dead.Addr().String()+"/", int32(10), admissionv1.Ignore, admissionv1.SideEffectClassNone

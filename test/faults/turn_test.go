@@ -126,9 +126,9 @@ func (r *rollout) turn() turn.State {
 	return s
 }
 
-func (r *rollout) awaitPhase(phase turn.Phase) {
+func (r *rollout) awaitSoak() {
 	r.t.Helper()
-	r.poll("phase "+string(phase), func() bool { return r.turn().Phase == phase })
+	r.poll("a soak", func() bool { return r.turn().Phase == turn.PhaseSoaking })
 }
 
 // annotate writes what a person would; nil removes it.
@@ -198,7 +198,7 @@ func TestF12RebootBeginsTheSoak(t *testing.T) {
 	open := r.holder()
 	r.reboot(open)
 	r.startGate(open)
-	r.awaitPhase(turn.PhaseSoaking)
+	r.awaitSoak()
 	if s := r.turn(); time.Since(s.RebootedAt) > time.Minute || s.Holder != r.Nodes[open].Name {
 		t.Errorf("the turn is %+v", s)
 	}
@@ -212,7 +212,7 @@ func TestF15DeletedNodeKeepsItsSoak(t *testing.T) {
 	open := r.holder()
 	r.reboot(open)
 	r.startGate(open)
-	r.awaitPhase(turn.PhaseSoaking)
+	r.awaitSoak()
 	r.must(r.gates[open].Signal(9))
 	r.must(r.Nodes[open].Delete(r.ctx()))
 	r.must(r.cp.DeletePod(r.ctx(), cluster.CNINamespace, cluster.CNIPod(r.Nodes[open].Name)))
@@ -250,7 +250,7 @@ func TestF27DeletedHolder(t *testing.T) {
 	r.must(r.gates[open].Signal(9))
 	began := time.Now()
 	r.must(r.Nodes[open].Delete(r.ctx()))
-	r.awaitPhase(turn.PhaseSoaking)
+	r.awaitSoak()
 	if s := r.turn(); s.RebootedAt.Before(began.Add(-time.Second)) || time.Since(began) < 3*time.Second {
 		t.Errorf("taken over after %s: %+v", time.Since(began), s)
 	}
