@@ -229,7 +229,9 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 	soak := c.soak(o.Overridden(now))
 	config := c.turnConfig(f.nodeName, "")
 	config.Soak = soak
-	stands = append(stands, overdue(config, state, ranked, now)...)
+	if _, held := o.Held(f.nodeName); !held && !o.Halted {
+		stands = append(stands, overdue(config, state, ranked, now)...)
+	}
 	if need := time.Duration(len(ranked)) * soak; c.Turn.Deadline > 0 && need > time.Duration(c.Turn.Deadline) {
 		stands = append(stands, fmt.Sprintf("the deadline of %s CANNOT BE MET: %s to reboot, and a soak of %s each takes %s", c.Turn.Deadline, gate.Count(len(ranked), "node"), model.Duration(soak), model.Duration(need)))
 	}
@@ -275,10 +277,10 @@ func overdue(c turn.Config, s turn.State, ranked []turn.Candidate, now time.Time
 	bound := turn.LongestWait(c, here)
 	since := ranked[here].PendingSince
 	if latest := since.Add(bound); now.After(latest) {
-		return append(lines, fmt.Sprintf("this node waits since %s, longer than the %s that it takes at most, by the configuration, in kured's own window, where the cluster is well: IN ITS WAY is %s, since %s",
+		return append(lines, fmt.Sprintf("this node waits since %s, longer than the %s that it takes at most where the cluster is well and in kured's own window: IN ITS WAY is %s, since %s",
 			since.UTC().Format(time.RFC3339), model.Duration(bound.Round(time.Minute)), turn.View{State: s}, s.Since.UTC().Format(time.RFC3339)))
 	}
-	return append(lines, fmt.Sprintf("this node has the turn within %s where the cluster is well, not counting the time outside of kured's window", model.Duration(bound.Round(time.Minute))))
+	return append(lines, fmt.Sprintf("this node has the turn after %s at the latest, where the cluster is well and in kured's own window", model.Duration(bound.Round(time.Minute))))
 }
 
 func butFor(what string, some gate.Outcomes) string {

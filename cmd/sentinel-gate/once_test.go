@@ -254,8 +254,21 @@ func TestOnceTellsTheTurn(t *testing.T) {
 	}
 	wantOutput(t, "turn", turnOf(), `open n2, epoch 7, since TIME
                3 nodes wait for a reboot; ahead of this one: n2, n3
+               this node has the turn after 4d4h44m at the latest, where the cluster is well and in kured's own window
                the deadline of 2d CANNOT BE MET: 3 nodes to reboot, and a soak of 1d each takes 3d
 `)
+
+	// It waits for longer than anything that is well takes, and somebody was passed over.
+	s.must(s.SetTurn(s.ctx, turn.State{Epoch: 8, Phase: turn.PhaseOpen, Holder: "n2", BootID: "b", Since: now, PassedOver: []turn.PassedOver{{Node: "n3", Cause: turn.CauseCannotOpen, At: now}}}))
+	annotate("n1", "sentinel-gate.io/pending-since", now.Add(-30*24*time.Hour).UTC().Format(time.RFC3339))
+	wantOutput(t, "turn", turnOf(), `open n2, epoch 8, since TIME
+               3 nodes wait for a reboot; ahead of this one: n2
+               n3 was passed over at TIME: its gate could not make the gated sentinel: look at its gate's log
+               this node waits since TIME, longer than the 3d3h9m that it takes at most where the cluster is well and in kured's own window: IN ITS WAY is open n2, since TIME
+               the deadline of 2d CANNOT BE MET: 3 nodes to reboot, and a soak of 1d each takes 3d
+`)
+	s.must(s.SetTurn(s.ctx, turn.State{Epoch: 7, Phase: turn.PhaseOpen, Holder: "n2", BootID: "b", Since: now, Next: []string{"n2", "n3"}, Waiting: 2}))
+	annotate("n1", "sentinel-gate.io/pending-since", now.Add(2*time.Hour).UTC().Format(time.RFC3339))
 
 	annotate(turn.LeaseName, turn.HaltKey, "INC-1234")
 	annotate(turn.LeaseName, turn.HoldPrefix+"n1", "")
@@ -443,8 +456,9 @@ func TestOnceTouchesNothing(t *testing.T) {
 		path, _, _ := strings.Cut(e.URI, "?")
 		lists[path]++
 	}
-	// Two steps need the nodes, and they are listed once for both.
-	if lists["/api/v1/nodes"] != 1 || lists["/version"] != 1 {
+	// Two steps need the nodes, and they are listed once for both; and their names and
+	// labels for the turn.
+	if lists["/api/v1/nodes"] != 2 || lists["/version"] != 1 {
 		t.Errorf("it asked for %v", lists)
 	}
 }

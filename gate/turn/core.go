@@ -385,6 +385,9 @@ func (c *core) know(lease *coordinationv1.Lease, problem error) {
 		return
 	}
 	c.state, c.epoch = state, state.Epoch
+	if !state.HeldBy(c.config.Node) { // it is looked at anew when it has the turn again
+		c.cordoned, c.hidden = false, time.Time{}
+	}
 	if state.Phase == PhaseSoaking && (c.set || c.phaseAt.IsZero() || c.phaseOf != state.Epoch) {
 		c.soaksFrom = c.soakBegan(state)
 	}
