@@ -76,7 +76,7 @@ func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	// Status and the like are of no group, and of version v1.
 	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, coordinationv1.AddToScheme, policyv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{metav1.AddMetaToScheme, corev1.AddToScheme, appsv1.AddToScheme, coordinationv1.AddToScheme, policyv1.AddToScheme} {
 		utilruntime.Must(add(s))
 	}
 	return s

@@ -296,7 +296,7 @@ func negotiate(r *http.Request) (runtime.SerializerInfo, error) {
 		}
 		// As a table, or of an object only its metadata: the real server does that, and clients that ask for it also
 		// accept the object.
-		if parameters["as"] != "" {
+		if parameters["as"] != "" && !metadataOnly(parameters) {
 			continue
 		}
 		if info, ok := runtime.SerializerInfoForMediaType(codecs.SupportedMediaTypes(), form); ok {
@@ -309,11 +309,37 @@ func negotiate(r *http.Request) (runtime.SerializerInfo, error) {
 	}}
 }
 
+// metadataOnly reports whether of the objects of a list only the metadata is asked for.
+func metadataOnly(parameters map[string]string) bool {
+	return parameters["as"] == "PartialObjectMetadataList" && parameters["g"] == metav1.GroupName && parameters["v"] == "v1"
+}
+
+// metadataOf is what is left of a list of which only the metadata is asked for.
+func metadataOf(r *http.Request, o runtime.Object, version schema.GroupVersion) (runtime.Object, schema.GroupVersion) {
+	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
+	_, parameters, err := mime.ParseMediaType(first)
+	whole, isList := o.(metav1.ListInterface)
+	if err != nil || !isList || !metadataOnly(parameters) {
+		return o, version
+	}
+	list := &metav1.PartialObjectMetadataList{ListMeta: metav1.ListMeta{
+		ResourceVersion: whole.GetResourceVersion(), Continue: whole.GetContinue(), RemainingItemCount: whole.GetRemainingItemCount(),
+	}}
+	_ = meta.EachListItem(o, func(item runtime.Object) error {
+		if object, err := meta.Accessor(item); err == nil {
+			list.Items = append(list.Items, *meta.AsPartialObjectMetadata(object))
+		}
+		return nil
+	})
+	return list, metav1.SchemeGroupVersion
+}
+
 func answer(w http.ResponseWriter, r *http.Request, status int, o runtime.Object, version schema.GroupVersion) error {
 	form, err := negotiate(r)
 	if err != nil {
 		return err
 	}
+	o, version = metadataOf(r, o, version)
 	body, err := runtime.Encode(codecs.EncoderForVersion(form.Serializer, version), o)
 	if err != nil {
 		return err
