@@ -29,7 +29,7 @@ check: ## the fast loop: format, vet, lint, and the tests that need no server (u
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target format vet golangci unit
 
 .PHONY: test
-test: ## everything: lint, unit tests, tests against real servers, fuzzing (about six minutes)
+test: ## everything: lint, unit tests, tests against real servers, fuzzing (about a quarter of an hour)
 	@# One after the other: beside the linters, suites with deadlines of a second fail on two cores.
 	@$(MAKE) --no-print-directory lint
 	go run ./test/kit/servers
@@ -80,7 +80,7 @@ bench: ## measure; prints the table of docs/benchmarks.md (about 45 minutes)
 	bin/sentinel-gate-bench
 
 .PHONY: chaos
-chaos: ## 20 daemons through 200 reboots and faults, watched, and the turn's figures (about an hour and a quarter)
+chaos: ## 20 daemons through 200 reboots and faults, watched, and the turn's figures (about an hour)
 	go test -race -count=1 -timeout 2h -v ./test/chaos -run TestChaos -args -daemons 20 -reboots 200 $(if $(SEED),-seed $(SEED))
 	go test -count=1 -timeout 1h -v ./test/chaos -run TestFigures -args -figures
 
