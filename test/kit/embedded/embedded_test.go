@@ -384,7 +384,7 @@ func (c *conversation) speakHTTP() {
 		date, err := http.ParseTime(header.Get("Date"))
 		c.note("GET as %s: %d, %s, dated now: %t", accept, code, header.Get("Content-Type"), err == nil && time.Since(date).Abs() < 3*time.Second)
 	}
-	code, header, body := get(leases+"/missing", "application/json")
+	code, _, body := get(leases+"/missing", "application/json")
 	var status metav1.Status
 	err = json.Unmarshal(body, &status)
 	c.note("GET what is not there: %d, %v, %s %s %s, details %v", code, err, status.APIVersion, status.Kind, status.Message, status.Details)
@@ -396,15 +396,15 @@ func (c *conversation) speakHTTP() {
 	err = json.Unmarshal(body, &list)
 	c.note("LIST nothing: %d, %v, %s %s, items %v", code, err, list.APIVersion, list.Kind, list.Items)
 	for _, accept := range []string{"application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"} {
-		code, header, body = get("/api/v1/nodes", accept)
+		code, header, body := get("/api/v1/nodes", accept)
 		var names struct {
 			APIVersion, Kind string
 			Items            []struct{ Metadata metav1.ObjectMeta }
 		}
-		err = json.Unmarshal(body, &names)
+		err := json.Unmarshal(body, &names)
 		c.note("LIST of metadata: %d, %s, read as JSON: %t, %s %s, %d items", code, header.Get("Content-Type"), err == nil, names.APIVersion, names.Kind, len(names.Items))
 	}
-	code, header, _ = get(leases+"?watch=1&timeoutSeconds=1&resourceVersion=1", "application/vnd.kubernetes.protobuf,application/json")
+	code, header, _ := get(leases+"?watch=1&timeoutSeconds=1&resourceVersion=1", "application/vnd.kubernetes.protobuf,application/json")
 	c.note("WATCH: %d, %s", code, header.Get("Content-Type"))
 	code, _, body = get("/version", "application/json")
 	var version struct{ GitVersion string }
