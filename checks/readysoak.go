@@ -95,7 +95,7 @@ func (c readySoak) read(ctx context.Context) (nodes cluster.Listing[cluster.Node
 		exists[n.Name] = true
 	}
 	if slices.ContainsFunc(records.Items, func(e cluster.Entry) bool { return isOpen(e) && !exists[e.Node] }) {
-		state, known, err := c.cluster.Turn(ctx)
+		state, known, err := turn.Standing(ctx, c.cluster.LeaseClient())
 		if err != nil || !known {
 			return nodes, records, nil, err
 		}

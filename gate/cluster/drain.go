@@ -70,7 +70,9 @@ type residentsKey struct{}
 // for those alone: a drain is about some dozens of pods among some ten thousand.
 func (c *Cluster) Residents(ctx context.Context) ([]Resident, error) {
 	return Shared(ctx, residentsKey{}, func(ctx context.Context) ([]Resident, error) {
-		own := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", c.Node).String()}
+		// In pages the API server would read the pods of all nodes from etcd for it. In one
+		// answer, and as fresh, they come from its memory.
+		own := metav1.ListOptions{Limit: unpaged, FieldSelector: fields.OneTermEqualSelector("spec.nodeName", c.Node).String()}
 		return c.listResidents(ctx, "pods on node "+c.Node, metav1.NamespaceAll, own)
 	})
 }

@@ -2,9 +2,7 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,19 +12,8 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 )
 
-const (
-	// openWithin is how long the API server may take to begin a watch.
-	openWithin = 10 * time.Second
-	// watchFor is how long a watch is believed that says nothing of its end.
-	watchFor = 30 * time.Minute
-)
-
-// podsOfNode is how a selector of the pods of one node begins.
-const podsOfNode = "spec.nodeName="
-
-// page is how many objects one request lists: it bounds what is in memory at
-// once in a large cluster.
-const page = 500
+// openWithin is how long the API server may take to begin a watch.
+const openWithin = 10 * time.Second
 
 // Listing is what one LIST brought: of each object only what is needed of it.
 type Listing[T any] struct {
@@ -37,29 +24,20 @@ type Listing[T any] struct {
 	version string
 }
 
-// list reads all pages. It fails where the answer does not tell the time.
+// list reads all pages, or all at once where the options ask for that. It fails where the
+// answer does not tell the time.
 func list[L metav1.ListInterface, T any](ctx context.Context, what string, options metav1.ListOptions, fetch func(context.Context, metav1.ListOptions) (L, error), items func(L, []T) []T) (Listing[T], error) {
 	ctx, reading := clock.Read(ctx)
-	if options.Limit = page; strings.HasPrefix(options.FieldSelector, podsOfNode) {
-		// In pages the API server would read the pods of all nodes from etcd for it. Without
-		// a limit, and as fresh, they come from its memory.
-		options.Limit = 0
-	}
 	var all Listing[T]
-	for {
-		l, err := fetch(ctx, options)
-		if err != nil {
-			return Listing[T]{}, fmt.Errorf("listing %s: %w", what, err)
-		}
+	err := Pages(ctx, options, fetch, func(l L) {
 		all.Items = items(l, all.Items)
 		if all.version == "" {
 			all.version = l.GetResourceVersion()
 		}
-		if options.Continue = l.GetContinue(); options.Continue == "" {
-			break
-		}
+	})
+	if err != nil {
+		return Listing[T]{}, fmt.Errorf("listing %s: %w", what, err)
 	}
-	var err error
 	if all.Now, err = reading.Now(); err != nil {
 		return Listing[T]{}, fmt.Errorf("listing %s: %w", what, err)
 	}
@@ -82,21 +60,11 @@ func compacted[O, T any](objects []O, to []T, compact func(*O) T) []T {
 func follow[O interface{ GetName() string }, T any](ctx context.Context, mu sync.Locker, what string, from Listing[T], key func(T) string,
 	watcher func(context.Context, metav1.ListOptions) (watch.Interface, error), options metav1.ListOptions, compact func(O) T, changed func(Listing[T])) error {
 	options.ResourceVersion = from.version
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	opening := time.AfterFunc(openWithin, func() { cancel(errors.New("the API server does not answer")) })
-	events, err := watcher(ctx, options)
-	if !opening.Stop() && err == nil {
-		events.Stop()
-		err = context.Cause(ctx)
-	}
+	ctx, events, end, err := OpenWatch(ctx, openWithin, func(ctx context.Context) (watch.Interface, error) { return watcher(ctx, options) }, watch.Interface.Stop)
 	if err != nil {
 		return fmt.Errorf("watching %s: %w", what, err)
 	}
-	defer events.Stop()
-	// The API server ends a watch by itself, but a proxy in between may not tell.
-	deadline := time.NewTimer(watchFor)
-	defer deadline.Stop()
+	defer end()
 	began, start := time.Now(), from.Now
 	index := make(map[string]int, len(from.Items))
 	for i, item := range from.Items {
@@ -113,9 +81,7 @@ func follow[O interface{ GetName() string }, T any](ctx context.Context, mu sync
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-deadline.C:
-			return fmt.Errorf("watching %s: it is read anew after %s", what, watchFor)
+			return fmt.Errorf("watching %s: %w", what, context.Cause(ctx))
 		case event, ok := <-events.ResultChan():
 			if !ok {
 				return fmt.Errorf("watching %s: the API server ended the watch", what)

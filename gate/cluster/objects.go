@@ -111,18 +111,13 @@ func (c *Cluster) listPage(ctx context.Context, s Selection, options metav1.List
 // FollowObjects watches from where a listing was read, and calls changed with
 // each change. It returns when the watch ends.
 func (c *Cluster) FollowObjects(ctx context.Context, s Selection, version string, changed func(watch.EventType, Object) error) error {
-	ctx, cancel := context.WithTimeout(ctx, watchFor)
-	defer cancel()
-	opening := time.AfterFunc(openWithin, cancel)
-	answer, err := c.get(ctx, s, metav1.ListOptions{Watch: true, ResourceVersion: version})
-	if !opening.Stop() && err == nil {
-		_ = answer.Close()
-		err = context.DeadlineExceeded
-	}
+	ctx, answer, end, err := OpenWatch(ctx, openWithin, func(ctx context.Context) (io.ReadCloser, error) {
+		return c.get(ctx, s, metav1.ListOptions{Watch: true, ResourceVersion: version})
+	}, func(answer io.ReadCloser) { _ = answer.Close() })
 	if err != nil {
 		return fmt.Errorf("watching %s: %w", s, err)
 	}
-	defer answer.Close()
+	defer end()
 	events := newStream(answer)
 	for {
 		event := struct {
@@ -144,7 +139,7 @@ func (c *Cluster) FollowObjects(ctx context.Context, s Selection, version string
 		}
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		err = context.Cause(ctx)
 	}
 	return fmt.Errorf("watching %s: %w", s, err)
 }

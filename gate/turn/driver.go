@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // Record is the node's own record, as far as the turn is concerned.
@@ -226,10 +227,6 @@ func (d *driver) publish(v View) {
 	}
 }
 
-// watchFor is how long a watch is believed that says nothing of its end; up to a third is
-// taken from it, so that not all gates read anew at once.
-const watchFor = 30 * time.Minute
-
 // follow ends the watch, and begins one at the version where that is not empty.
 func (d *driver) follow(ctx context.Context, version string) {
 	if d.unfollow != nil {
@@ -248,28 +245,16 @@ func (d *driver) follow(ctx context.Context, version string) {
 // watch hands on what becomes of the Lease until the watch ends. The API server ends
 // one now and then, which is no error.
 func (t *Turn) watch(ctx context.Context, version string, heard chan<- Event) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	options := only(LeaseName)
 	options.ResourceVersion = version
-	opening := time.AfterFunc(t.timeout(), cancel)
-	events, err := t.Leases.Watch(ctx, options)
-	if !opening.Stop() && err == nil {
-		events.Stop()
-		err = context.DeadlineExceeded
-	}
+	ctx, events, end, err := cluster.OpenWatch(ctx, t.timeout(), func(ctx context.Context) (watch.Interface, error) { return t.Leases.Watch(ctx, options) }, watch.Interface.Stop)
 	if err != nil {
 		return err
 	}
-	defer events.Stop()
-	// The API server ends a watch by itself, but a proxy in between may not tell.
-	deadline := time.NewTimer(time.Duration(float64(watchFor) * (1 - rand.Float64()/3)))
-	defer deadline.Stop()
+	defer end()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-deadline.C:
 			return nil
 		case event, ok := <-events.ResultChan():
 			if !ok {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // silent serves the turn's Lease. Its watches never say anything, as behind a proxy that
@@ -89,9 +90,9 @@ func TestF49SilentWatch(t *testing.T) {
 				delete(lifted.Annotations, HaltKey)
 				lifted.ResourceVersion = "2"
 				s.lease.Store(lifted)
-				time.Sleep(watchFor + time.Minute)
+				time.Sleep(cluster.WatchFor + time.Minute)
 				if v := turn.View(); v.Operator.Halted {
-					t.Errorf("%s after the halt was lifted: %s", watchFor, v.Why())
+					t.Errorf("%s after the halt was lifted: %s", cluster.WatchFor, v.Why())
 				}
 				before := s.lists.Load()
 				time.Sleep(10 * time.Hour)

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 )
 
@@ -41,6 +42,20 @@ type Holder struct {
 // and one that is absent is no error.
 func only(name string) metav1.ListOptions {
 	return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}
+}
+
+// Standing reads how the turn stands. Where there is none, or none that can be read,
+// nothing follows from it: known is false then.
+func Standing(ctx context.Context, leases LeaseLister) (stands State, known bool, err error) {
+	list, err := leases.List(ctx, only(LeaseName))
+	if err != nil {
+		return State{}, false, fmt.Errorf("reading the turn: %w", err)
+	}
+	if len(list.Items) == 0 {
+		return State{}, false, nil
+	}
+	stands, problem := Parse(&list.Items[0])
+	return stands, problem == nil, nil
 }
 
 // look looks at a node: its Node object, its record, and kured's lock where that is
@@ -95,35 +110,14 @@ func (t *Turn) readLock(ctx context.Context, l Lock) (KuredLock, error) {
 	return ParseKuredLock(sets.Items[0].Annotations[l.Annotation], l.Concurrency, now.Add(-t.Settle))
 }
 
-// perPage and perListing bound one page of a listing, and all of them together.
-const (
-	perPage    = 10 * time.Second
-	perListing = time.Minute
-	page       = 500
-)
-
-// pages reads all pages of a listing.
-func pages[L metav1.ListInterface](ctx context.Context, options metav1.ListOptions, fetch func(context.Context, metav1.ListOptions) (L, error), each func(L)) error {
-	options.Limit = page
-	for {
-		ctx, cancel := context.WithTimeout(ctx, perPage)
-		list, err := fetch(ctx, options)
-		cancel()
-		if err != nil {
-			return err
-		}
-		each(list)
-		if options.Continue = list.GetContinue(); options.Continue == "" {
-			return nil
-		}
-	}
-}
+// perListing bounds a listing with all its pages.
+const perListing = time.Minute
 
 // List returns all nodes that have a record, also those that do not wait: they too
 // have seen an epoch. Whose record cannot be read does not wait.
 func List(ctx context.Context, leases LeaseLister) ([]Candidate, error) {
 	var candidates []Candidate
-	err := pages(ctx, metav1.ListOptions{LabelSelector: record.Label}, leases.List, func(list *coordinationv1.LeaseList) {
+	err := cluster.Pages(ctx, metav1.ListOptions{LabelSelector: record.Label}, leases.List, func(list *coordinationv1.LeaseList) {
 		for i := range list.Items {
 			r, err := record.Parse(&list.Items[i])
 			if err != nil {
@@ -146,7 +140,7 @@ func ListWaiting(ctx context.Context, leases LeaseLister, nodes NodeLister, orde
 		return nil, err
 	}
 	tiers := map[string]int{}
-	err = pages(ctx, metav1.ListOptions{}, nodes.ListMetadata, func(list *metav1.PartialObjectMetadataList) {
+	err = cluster.Pages(ctx, metav1.ListOptions{}, nodes.ListMetadata, func(list *metav1.PartialObjectMetadataList) {
 		for _, node := range list.Items {
 			set := labels.Set(node.Labels)
 			tier := slices.IndexFunc(order, func(s labels.Selector) bool { return s.Matches(set) })

@@ -10,6 +10,8 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"pgregory.net/rapid"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 )
 
 // TestProperties lets a simulated cluster go through random faults. At any time
@@ -266,7 +268,7 @@ func (w *world) calm(end time.Time, how pace) {
 				next = earliest(next, g.wakeAt)
 			}
 			if g.follow != "" {
-				next = earliest(next, g.since.Add(watchFor))
+				next = earliest(next, g.since.Add(cluster.WatchFor))
 			}
 			w.check()
 		}

@@ -13,6 +13,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
@@ -452,7 +453,7 @@ func (g *gate) unseen() bool {
 
 // overdue reports whether the driver ends the watch, of which it has heard nothing else.
 func (g *gate) overdue() bool {
-	return g.follow != "" && g.n.w.since(g.since) >= watchFor
+	return g.follow != "" && g.n.w.since(g.since) >= cluster.WatchFor
 }
 
 // due reports whether there is something to do at once.
