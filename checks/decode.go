@@ -34,6 +34,9 @@ func decode(path string, data []byte, v reflect.Value) []error {
 		return decodeStruct(path, data, v)
 	case v.Kind() == reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
+		if o, ok := v.Interface().(interface{ setDefaults() }); ok {
+			o.setDefaults()
+		}
 		return decode(path, data, v.Elem())
 	case v.Kind() == reflect.Slice:
 		return decodeSlice(path, data, v)

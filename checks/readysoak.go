@@ -2,7 +2,6 @@ package checks
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
+	"github.com/sentinel-gate/sentinel-gate/gate/soak"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 )
 
@@ -31,6 +31,11 @@ type ReadySoakOptions struct {
 	// has newly joined out of account, so that an autoscaler does not keep the
 	// soak from ending.
 	IgnoreJoined bool `json:"ignoreJoined"`
+	// Exposure lets more than one node soak at a time, by the evidence; absent: one.
+	Exposure *ExposureOptions `json:"exposure"`
+	// Flaps is how many nodes may flap within a soak, outside of their own, a count or a
+	// percentage, with Exposure; 0: each begins everybody's soak anew.
+	Flaps soak.Amount `json:"flaps"`
 }
 
 func readySoakDefaults() ReadySoakOptions {
@@ -40,11 +45,6 @@ func readySoakDefaults() ReadySoakOptions {
 // joinWindow is how long after its Node object was made a joined node may take
 // to become Ready and to have its first record.
 const joinWindow = 15 * time.Minute
-
-// heartbeatLag is how much older than now the kubelet's last status may be
-// before its clock is suspected: kubelets report every 5 minutes by default
-// (nodeStatusReportFrequency).
-const heartbeatLag = 10 * time.Minute
 
 type readySoak struct {
 	cluster *cluster.Cluster
@@ -57,14 +57,11 @@ var (
 	_ Soaker       = readySoak{}
 	_ RecordKeeper = readySoak{}
 	_ Verifier     = readySoak{}
+	_ Exposer      = readySoak{}
 )
 
 func newReadySoak(o ReadySoakOptions, c *cluster.Cluster) (gate.Check, []error) {
-	var problem error
-	if o.Duration <= 0 {
-		problem = errors.New("options.duration: must be longer than 0s")
-	}
-	return readySoak{c, o}, join(problem)
+	return readySoak{c, o}, join(o.validate())
 }
 
 // WithoutRecords returns the soak of Ready transitions alone: no node is expected to have
@@ -80,7 +77,20 @@ func (c readySoak) Check(ctx context.Context) (gate.Result, error) {
 	if err != nil {
 		return gate.Result{}, err
 	}
-	return soaked(nodes.Items, byNode(records.Items), stands, earlier(nodes.Now, records.Now), c.options), nil
+	return c.judge(nodes, byNode(records.Items), stands, earlier(nodes.Now, records.Now)), nil
+}
+
+// judge asks the pure part that the options want.
+func (c readySoak) judge(nodes cluster.Listing[cluster.Node], records map[string]cluster.Entry, stands *turn.State, now time.Time) gate.Result {
+	if c.options.Exposure == nil {
+		return soaked(nodes.Items, records, stands, now, c.options)
+	}
+	own := ownNode{name: c.cluster.Node, firstAfter: c.cluster.GoFirstAfter}
+	if c.cluster.Parts != nil {
+		found := c.cluster.Parts()
+		own.found = &found
+	}
+	return exposed(nodes.Items, records, stands, now, c.options, own)
 }
 
 func (c readySoak) read(ctx context.Context) (nodes cluster.Listing[cluster.Node], records cluster.Listing[cluster.Entry], stands *turn.State, err error) {
@@ -122,7 +132,7 @@ func (c readySoak) Watch(ctx context.Context, hint func(gate.Result)) error {
 	}
 	var mu sync.Mutex
 	judge := func() {
-		if r := soaked(nodes.Items, byNode(records.Items), stands, earlier(nodes.Now, records.Now), c.options); r.Verdict != gate.Pass {
+		if r := c.judge(nodes, byNode(records.Items), stands, earlier(nodes.Now, records.Now)); r.Verdict != gate.Pass {
 			hint(r)
 		}
 	}
@@ -151,26 +161,32 @@ func (c readySoak) Verify(ctx context.Context) (Verification, error) {
 	known := byNode(records.Items)
 	v := Verification{
 		Looked: fmt.Sprintf("%s and %s", gate.Count(len(nodes.Items), "node"), gate.Count(len(records.Items), "record")),
-		Result: soaked(nodes.Items, known, stands, now, c.options),
+		Result: c.judge(nodes, known, stands, now),
 	}
 	mutate := func(change string, i int, worsen func(n *cluster.Node, records map[string]cluster.Entry)) {
 		changed, entries := slices.Clone(nodes.Items), maps.Clone(known)
 		worsen(&changed[i], entries)
-		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, changed[i].Name), soaked(changed, entries, stands, now, c.options)})
+		worse := nodes
+		worse.Items = changed
+		v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf(change, changed[i].Name), c.judge(worse, entries, stands, now)})
 	}
 	chosen := func(n cluster.Node) bool { return c.options.Selector.Matches(n.Labels) }
 	if i := slices.IndexFunc(nodes.Items, chosen); i >= 0 {
-		mutate("node %s became Ready just now", i, func(n *cluster.Node, _ map[string]cluster.Entry) { n.Since, n.Heartbeat = now, now })
+		if c.options.Flaps == (soak.Amount{}) { // else that is allowed
+			mutate("node %s became Ready just now", i, func(n *cluster.Node, _ map[string]cluster.Entry) { n.Since, n.Heartbeat = now, now })
+		}
 		mutate("node %s without a Ready condition", i, func(n *cluster.Node, _ map[string]cluster.Entry) { n.Ready = "" })
 	}
 	if i := slices.IndexFunc(nodes.Items, func(n cluster.Node) bool {
 		return chosen(n) && c.options.GateSelector.Matches(n.Labels) && known[n.Name].BootID != ""
 	}); i >= 0 {
-		mutate("node %s booted just now, and its gate came back", i, func(n *cluster.Node, records map[string]cluster.Entry) {
-			e := records[n.Name]
-			e.PreviousBootID, e.BootedAt = e.BootID, now
-			records[n.Name] = e
-		})
+		if c.options.Flaps == (soak.Amount{}) {
+			mutate("node %s booted just now, and its gate came back", i, func(n *cluster.Node, records map[string]cluster.Entry) {
+				e := records[n.Name]
+				e.PreviousBootID, e.BootedAt, e.Announced = e.BootID, now, false
+				records[n.Name] = e
+			})
+		}
 		mutate("node %s booted, and its gate did not come back", i, func(n *cluster.Node, _ map[string]cluster.Entry) { n.BootID = "another" })
 		mutate("node %s without a record", i, func(n *cluster.Node, records map[string]cluster.Entry) { delete(records, n.Name) })
 	}
@@ -211,7 +227,27 @@ type event struct {
 // record, or with that of another boot, has rebooted without its gate coming back, and
 // nobody can say when.
 func soaked(nodes []cluster.Node, records map[string]cluster.Entry, stands *turn.State, now time.Time, o ReadySoakOptions) gate.Result {
-	var last event
+	selected, last, doubt := review(nodes, records, stands, now, o)
+	left := time.Duration(o.Duration) - now.Sub(last.at)
+	switch {
+	case doubt != nil:
+		return *doubt
+	case left > 0 && last.ahead:
+		// No end is announced: it would move with the clock.
+		return gate.Failed("Soaking", "%s", last.what)
+	case left > 0:
+		r := gate.Failed("Soaking", "%s %s ago; the soak of %s ends at %s", last.what, now.Sub(last.at).Round(time.Second), o.Duration, last.at.Add(time.Duration(o.Duration)).UTC().Format(time.RFC3339))
+		r.RetryAfter = left
+		return r
+	case last.at.IsZero():
+		return gate.Passed("Soaked", "no reboot and no change of readiness counts among %s", gate.Count(selected, "node"))
+	}
+	return gate.Passed("Soaked", "quiet for %s, since %s", now.Sub(last.at).Round(time.Second), last.what)
+}
+
+// review looks through nodes and records: how many nodes are selected, the last event that
+// begins a soak, and what is in doubt; nil: nothing.
+func review(nodes []cluster.Node, records map[string]cluster.Entry, stands *turn.State, now time.Time, o ReadySoakOptions) (selected int, last event, doubt *gate.Result) {
 	happened := func(at time.Time, format string, args ...any) {
 		ahead := at.After(now)
 		if ahead {
@@ -230,7 +266,6 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, stands *turn
 		}
 		unsure = append(unsure, who)
 	}
-	selected := 0
 	exists, booted := map[string]bool{}, map[string]string{}
 	for _, n := range nodes {
 		exists[n.Name] = true
@@ -245,10 +280,10 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, stands *turn
 		joined := o.IgnoreJoined && (!recorded && (!gated || now.Sub(n.Created) < joinWindow) ||
 			recorded && record.Err == nil && record.PreviousBootID == "" && !record.BootedAt.After(n.Created))
 
-		since, behind := n.Since, ""
-		if lag := now.Sub(n.Heartbeat); n.IsReady() && lag > heartbeatLag {
-			// A kubelet whose clock is behind dates all its times back.
-			since, behind = since.Add(lag), fmt.Sprintf(", whose clock is behind or whose last status is old (%s),", lag.Round(time.Second))
+		since, lag := n.ReadySince(now)
+		behind := ""
+		if lag > 0 {
+			behind = fmt.Sprintf(", whose clock is behind or whose last status is old (%s),", lag.Round(time.Second))
 		}
 		fresh := since.Sub(n.Created)
 		switch {
@@ -296,21 +331,13 @@ func soaked(nodes []cluster.Node, records map[string]cluster.Entry, stands *turn
 			happened(record.BootedAt, "node %s, which is gone, booted", name)
 		}
 	}
-	left := time.Duration(o.Duration) - now.Sub(last.at)
 	switch {
 	case selected == 0:
-		return gate.Failed("NoNodes", "%s", noneOf(o.Selector, len(nodes)))
+		r := gate.Failed("NoNodes", "%s", noneOf(o.Selector, len(nodes)))
+		doubt = &r
 	case len(unsure) > 0:
-		return gate.Undecided(reason, "cannot tell when %d of %s last rebooted: %s", len(unsure), gate.Count(selected, "node"), unsure)
-	case left > 0 && last.ahead:
-		// No end is announced: it would move with the clock.
-		return gate.Failed("Soaking", "%s", last.what)
-	case left > 0:
-		r := gate.Failed("Soaking", "%s %s ago; the soak of %s ends at %s", last.what, now.Sub(last.at).Round(time.Second), o.Duration, last.at.Add(time.Duration(o.Duration)).UTC().Format(time.RFC3339))
-		r.RetryAfter = left
-		return r
-	case last.at.IsZero():
-		return gate.Passed("Soaked", "no reboot and no change of readiness counts among %s", gate.Count(selected, "node"))
+		r := gate.Undecided(reason, "cannot tell when %d of %s last rebooted: %s", len(unsure), gate.Count(selected, "node"), unsure)
+		doubt = &r
 	}
-	return gate.Passed("Soaked", "quiet for %s, since %s", now.Sub(last.at).Round(time.Second), last.what)
+	return selected, last, doubt
 }

@@ -413,7 +413,7 @@ func (d *dice) roll(sides int) int {
 
 // spans are the times at which something changes.
 var spans = []time.Duration{
-	0, time.Second, joinWindow - time.Second, joinWindow, heartbeatLag, heartbeatLag + time.Second,
+	0, time.Second, joinWindow - time.Second, joinWindow, 10 * time.Minute, 10*time.Minute + time.Second,
 	day - time.Second, day, day + time.Second, 100 * day, -time.Second, -2 * day,
 }
 

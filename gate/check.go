@@ -83,6 +83,9 @@ type Result struct {
 	// RetryAfter is how long the verdict cannot change, counted from when the
 	// check read the cluster. Zero means that this is not known.
 	RetryAfter time.Duration
+	// ThisNode: a verdict that is not Pass is about the gate's own node, although others of
+	// the same check are about the cluster.
+	ThisNode bool
 }
 
 // Passed returns a Result that passes.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/packages"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
@@ -21,6 +22,8 @@ type Status struct {
 	// Why is a sentence for a person.
 	Why string
 	Raw Raw
+	// Parts are what a pending reboot would bring into effect, where that is of interest.
+	Parts packages.Found
 	// Decision is the last one, and empty before the first.
 	Decision Decision
 	// RetryAt is when the next evaluation begins, and zero where none is due.

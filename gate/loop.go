@@ -7,9 +7,12 @@ import (
 	"log/slog"
 	"maps"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/packages"
+	"github.com/sentinel-gate/sentinel-gate/gate/soak"
 	"github.com/sentinel-gate/sentinel-gate/gate/tether"
 	"github.com/sentinel-gate/sentinel-gate/gate/turn"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
@@ -34,6 +37,9 @@ type Loop struct {
 	// is not looked for. It is asked every Interval and before the gate opens, beside
 	// the loop.
 	Wiring func() wiring.Finding
+	// Parts tells what this node would run after its next boot; nil: that is of no interest.
+	// It is asked while a reboot is pending, every Interval, and must not block.
+	Parts func() packages.Found
 	// Turn takes part in the cluster's turn; where it is nil every gate decides
 	// for itself.
 	Turn *turn.Turn
@@ -53,6 +59,7 @@ type Loop struct {
 	// What was seen of the raw sentinel.
 	raw         Raw
 	looked      bool
+	parts       packages.Found // while a reboot is pending
 	lookAt      time.Time
 	appearAfter time.Time // whatever appears at an idle gate earlier is flapping
 	foreign     int       // entries found at the gated path that were not this gate's
@@ -191,6 +198,9 @@ func (l *Loop) look(now time.Time) {
 	}
 	first := !l.looked
 	l.looked, l.raw = true, raw
+	if l.readParts() {
+		defer l.report()
+	}
 	switch {
 	case raw.Pending:
 		switch {
@@ -213,6 +223,20 @@ func (l *Loop) look(now time.Time) {
 			l.become(Idle, "idle: no reboot is pending")
 		}
 	}
+}
+
+// readParts reads what a pending reboot would bring into effect, and reports whether that
+// is something else than before.
+func (l *Loop) readParts() (changed bool) {
+	before := l.parts
+	if l.parts = (packages.Found{}); l.Parts != nil && l.raw.Pending {
+		l.parts = l.Parts()
+	}
+	changed = !slices.Equal(before.Wants, l.parts.Wants)
+	if changed && l.parts.Problem != nil {
+		l.Log.Warn("what this reboot would bring into effect is not all known, and counts as new: one such node at a time", "error", l.parts.Problem)
+	}
+	return changed
 }
 
 // onForeign closes the gate where something stood at the gated path that was not its own.
@@ -269,7 +293,7 @@ func (l *Loop) asTurnKnows(now time.Time) turn.Gate {
 	}
 	l.resolved = resolves
 	return turn.Gate{
-		Pending: l.raw.Pending, Open: resolves, ClosedSince: l.closedSince, FailingSince: l.evaluations.failingSince,
+		Pending: l.raw.Pending, Parts: soak.PutParts(l.parts.Wants), Open: resolves, ClosedSince: l.closedSince, FailingSince: l.evaluations.failingSince,
 		NodeBlocked: l.evaluations.nodeBlocked(now), StepsErr: l.evaluations.stepsErr(now),
 		Kured: l.kured, NoKured: l.finding.Reason == wiring.NoKured,
 	}
@@ -465,7 +489,7 @@ func (l *Loop) report() {
 func (l *Loop) status(why string) Status {
 	s := Status{
 		State: l.state, Previous: l.previous, Since: l.since, Why: why,
-		Raw: l.raw, Decision: l.evaluations.last, RetryAt: l.evaluations.announced, Evaluations: l.evaluations.counts,
+		Raw: l.raw, Parts: l.parts, Decision: l.evaluations.last, RetryAt: l.evaluations.announced, Evaluations: l.evaluations.counts,
 		Wiring: l.finding, Turn: l.view, Foreign: l.foreign,
 	}
 	if l.Turn != nil {

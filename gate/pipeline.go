@@ -245,10 +245,14 @@ func (s *Step) outcome(r Result, took time.Duration) Outcome {
 	if r.Verdict == Pass {
 		r.RetryAfter = 0 // a pass is never taken on trust
 	}
+	scope := s.scope()
+	if r.ThisNode {
+		scope = NodeScope
+	}
 	return Outcome{
 		Name: s.Name, Type: s.Type,
 		Verdict: r.Verdict, Reason: r.Reason, Message: clip(r.Message),
-		Seconds: took.Seconds(), retryAfter: max(r.RetryAfter, 0), scope: s.scope(),
+		Seconds: took.Seconds(), retryAfter: max(r.RetryAfter, 0), scope: scope,
 	}
 }
 

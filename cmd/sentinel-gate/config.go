@@ -55,6 +55,8 @@ type sentinel struct {
 	Raw   paths     `json:"raw"`
 	Gated string    `json:"gated"`
 	Mode  gate.Mode `json:"mode"`
+	// DpkgStatus is dpkg's database, which is read where readySoak has exposure.
+	DpkgStatus string `json:"dpkgStatus"`
 }
 
 // paths is one path or a list of them.
@@ -106,6 +108,8 @@ func defaults() configuration {
 			Raw:   paths{"/var/run/reboot-required"},
 			Gated: "/var/run/sentinel-gate/gated-reboot-required",
 			Mode:  gate.ModeTether,
+
+			DpkgStatus: "/var/lib/dpkg/status",
 		},
 		Interval:  model.Duration(30 * time.Second),
 		Stabilize: model.Duration(time.Minute),
@@ -226,6 +230,9 @@ func (c *configuration) validateSentinel() []error {
 		if directory(path) == directory(c.Sentinel.Gated) {
 			wrong("sentinel.gated: needs a directory of its own, that only the gate may write in; %s also holds the raw sentinel %s", filepath.Dir(c.Sentinel.Gated), path)
 		}
+	}
+	if !filepath.IsAbs(c.Sentinel.DpkgStatus) {
+		wrong("sentinel.dpkgStatus: want an absolute path, not %q", c.Sentinel.DpkgStatus)
 	}
 	if c.Sentinel.Mode != gate.ModeTether && c.Sentinel.Mode != gate.ModeFile {
 		wrong("sentinel.mode: want %s or %s, not %q", gate.ModeTether, gate.ModeFile, c.Sentinel.Mode)

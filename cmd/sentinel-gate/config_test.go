@@ -79,7 +79,7 @@ func TestF21BadConfigurations(t *testing.T) {
 		{"top level", header + "intervall: 1m\n" + nodes, `unknown field "intervall": want one of ` + top},
 		{"top level, case", header + "Interval: 1m\nMAXAGE: 5m\n" + nodes, `unknown field "Interval": want one of ` + top + "\n" + `unknown field "MAXAGE": want one of ` + top},
 		{"the field of the checks", header + "check: [{name: a, type: nodesReady}]\n", `unknown field "check": want one of ` + top + "\n" + noChecks},
-		{"sentinel", header + "sentinel: {raw: /run/reboot-required, gatd: /x, Mode: file}\n" + nodes, "sentinel: unknown field \"Mode\": want one of gated, mode, raw\nsentinel: unknown field \"gatd\": want one of gated, mode, raw"},
+		{"sentinel", header + "sentinel: {raw: /run/reboot-required, gatd: /x, Mode: file}\n" + nodes, "sentinel: unknown field \"Mode\": want one of dpkgStatus, gated, mode, raw\nsentinel: unknown field \"gatd\": want one of dpkgStatus, gated, mode, raw"},
 		{"step", header + "checks: [{name: a, type: nodesReady, option: {}, Timeout: 5s}]\n", "checks[0] \"a\": unknown field \"Timeout\": want one of name, nodeSelector, options, softUntil, timeout, type\nchecks[0] \"a\": unknown field \"option\": want one of name, nodeSelector, options, softUntil, timeout, type"},
 		{
 			"options of each type", header + `checks:
@@ -90,7 +90,7 @@ func TestF21BadConfigurations(t *testing.T) {
 `,
 			`checks[0] "nodes": options: unknown field "maxnotready": want one of maxNotReady, minimum, selector
 checks[1] "cni": options: unknown field "selecter": want one of ` + podOpts + `
-checks[2] "soak": options: unknown field "ignorejoined": want one of duration, gateSelector, ignoreJoined, selector
+checks[2] "soak": options: unknown field "ignorejoined": want one of duration, exposure, flaps, gateSelector, ignoreJoined, selector
 checks[3] "alerts": options.prometheus: unknown field "httpconfig": want one of httpConfig, url
 checks[3] "alerts": options: unknown field "requirefiring": want one of alertmanager, ignore, match, prometheus, requireFiring, requireFiringAgo, requireFiringMatch`,
 		},
@@ -391,7 +391,7 @@ checks[0] "ceph": options.expression: line 2, column 51: found no matching overl
 		{
 			"mistakes everywhere", "apiVersion: v1\nintervall: 1m\nsentinel: {mode: tethr, rwa: /x}\ntimeout: 5\nchecks:\n  - {name: A, type: nodesReady}\n  - {name: cni, type: podsReady, tiemout: 5s, options: {presett: auto}}\n  - {name: cni, type: cni}\n",
 			`unknown field "intervall": want one of ` + top + `
-sentinel: unknown field "rwa": want one of gated, mode, raw
+sentinel: unknown field "rwa": want one of dpkgStatus, gated, mode, raw
 timeout: must be a string, not 5
 sentinel.mode: want tether or file, not "tethr"
 apiVersion: want sentinel-gate.io/v1alpha1, not "v1"

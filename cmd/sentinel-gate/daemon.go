@@ -74,7 +74,11 @@ func work(ctx context.Context, f flags, c *configuration, cluster *cluster.Clust
 	if err != nil {
 		return err
 	}
-	cluster.Witness.Persists = c.soak(nil)
+	cluster.Witness.Persists, cluster.GoFirstAfter = c.soak(nil), time.Duration(c.Turn.GoFirstAfter)
+	reader, tell := c.readsPackages(f)
+	if tell != nil {
+		writer.TellParts(*tell)
+	}
 	warn(log, c, gated)
 	if f.shortTurn {
 		log.Warn("--short-turn is for tests: with a turn.settle that is shorter than kured takes from its look to its lock, two nodes may reboot at once")
@@ -98,9 +102,12 @@ func work(ctx context.Context, f flags, c *configuration, cluster *cluster.Clust
 		Turn:   taken, Log: log,
 		Report: func(s gate.Status) {
 			metrics.Report(s)
-			writer.Set(s.State.String(), s.Decision.Blocking().Names(), s.Raw.Since)
+			writer.Set(s.State.String(), s.Decision.Blocking().Names(), s.Raw.Since, s.Parts.Wants)
 			looked.Store(true)
 		},
+	}
+	if reader != nil {
+		loop.Parts = reader.Read
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listenAddress)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/sentinel-gate/sentinel-gate/checks"
+	"github.com/sentinel-gate/sentinel-gate/gate/soak"
 )
 
 type object = map[string]any
@@ -46,6 +47,8 @@ func definitions() object {
 func schemaOf(t reflect.Type) object {
 	pointer := reflect.PointerTo(t)
 	switch {
+	case t == reflect.TypeFor[soak.Amount]():
+		return object{"type": []string{"integer", "string"}, "pattern": `^[0-9]+%?$`, "minimum": 0}
 	case t == reflect.TypeFor[model.Duration]():
 		return object{"type": "string", "pattern": `^([0-9]+(ms|[smhdwy]))+$|^0$`}
 	case t == reflect.TypeFor[paths]() || t == reflect.TypeFor[json.RawMessage](), pointer.Implements(reflect.TypeFor[json.Unmarshaler]()):

@@ -109,8 +109,11 @@ func newTurn(f flags, c *configuration, writer *record.Writer, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
+	config := c.turnConfig(f.nodeName, bootID)
+	rule, soaking := c.exposure()
+	config.Exposure = rule
 	return turn.New(turn.Options{
-		Config: c.turnConfig(f.nodeName, bootID),
+		Config: config, Soaking: soaking,
 		SoakOf: c.soak, Leases: c.cluster.LeaseClient(), Nodes: c.cluster.NodeClient(),
 		DaemonSets: func(namespace string) turn.DaemonSetLister { return c.cluster.DaemonSetClient(namespace) },
 		Record:     writer, Order: c.Turn.tiers(), Log: log,

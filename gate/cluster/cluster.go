@@ -11,6 +11,7 @@ package cluster
 import (
 	"context"
 	"net/http"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/packages"
 )
 
 // Cluster reads the API server: once per evaluation where several steps need
@@ -29,6 +31,11 @@ type Cluster struct {
 	Namespace string
 	// Node is the name of the gate's own Node object.
 	Node string
+
+	// Parts tells what the gate's own node would run after its next boot, and GoFirstAfter
+	// for how long a node may wait before it goes first; both where exposure is configured.
+	Parts        func() packages.Found
+	GoFirstAfter time.Duration
 
 	// Witness compares what the answers say of the time.
 	Witness *clock.Witness

@@ -26,6 +26,8 @@ type Node struct {
 	Since, Heartbeat time.Time
 	// Conditions has the status of every condition.
 	Conditions map[corev1.NodeConditionType]corev1.ConditionStatus
+	// Kernel, Image, Runtime and Kubelet are what its status says of them, with versions.
+	Kernel, Image, Runtime, Kubelet string
 	// Unschedulable: it is cordoned.
 	Unschedulable bool
 	Allocatable   Amounts
@@ -37,6 +39,7 @@ func NewNode(n *corev1.Node) Node {
 		Name: n.Name, Labels: n.Labels, Taints: n.Spec.Taints,
 		Created: n.CreationTimestamp.Time, BootID: n.Status.NodeInfo.BootID,
 		Unschedulable: n.Spec.Unschedulable, Allocatable: AmountsOf(n.Status.Allocatable),
+		Kernel: n.Status.NodeInfo.KernelVersion, Image: n.Status.NodeInfo.OSImage, Runtime: n.Status.NodeInfo.ContainerRuntimeVersion, Kubelet: n.Status.NodeInfo.KubeletVersion,
 		Conditions: make(map[corev1.NodeConditionType]corev1.ConditionStatus, len(n.Status.Conditions)),
 	}
 	for _, c := range n.Status.Conditions {
@@ -47,6 +50,20 @@ func NewNode(n *corev1.Node) Node {
 		}
 	}
 	return out
+}
+
+// heartbeatLag is how much older than now the kubelet's last status may be before its
+// clock is suspected: kubelets report every 5 minutes by default
+// (nodeStatusReportFrequency).
+const heartbeatLag = 10 * time.Minute
+
+// ReadySince is since when its Ready condition is what it is. Where behind is not 0, the
+// kubelet's clock is behind by that, or its status is as old: it dates all times back.
+func (n Node) ReadySince(now time.Time) (since time.Time, behind time.Duration) {
+	if lag := now.Sub(n.Heartbeat); n.IsReady() && !n.Since.IsZero() && lag > heartbeatLag {
+		return n.Since.Add(lag), lag
+	}
+	return n.Since, 0
 }
 
 // IsReady reports whether the Ready condition is True.

@@ -44,3 +44,19 @@ func ReadUptime(proc string) (time.Duration, error) {
 	}
 	return time.Duration(seconds * float64(time.Second)), nil
 }
+
+// maxKernel is longer than any release or build that uname knows, in bytes.
+const maxKernel = 128
+
+// ReadKernel returns the release and the build of the running kernel, from
+// sys/kernel/osrelease and sys/kernel/version below proc; empty where that cannot be read.
+func ReadKernel(proc string) (release, build string) {
+	read := func(name string) string {
+		data, err := os.ReadFile(filepath.Join(proc, "sys/kernel", name))
+		if text := strings.TrimSpace(string(data)); err == nil && len(text) <= maxKernel {
+			return text
+		}
+		return ""
+	}
+	return read("osrelease"), read("version")
+}

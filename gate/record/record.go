@@ -14,6 +14,8 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/soak"
 )
 
 // Label marks the Leases that are records.
@@ -29,6 +31,12 @@ const (
 	blocking       = "sentinel-gate.io/blocking"
 	configHash     = "sentinel-gate.io/config-hash"
 	turnEpoch      = "sentinel-gate.io/turn-epoch-seen"
+	opened         = "sentinel-gate.io/turn-opened"
+	announced      = "sentinel-gate.io/booted-with-turn"
+	soaked         = "sentinel-gate.io/soaked"
+	parts          = "sentinel-gate.io/parts"
+	partsAgainst   = "sentinel-gate.io/parts-against"
+	partsPending   = "sentinel-gate.io/parts-pending"
 )
 
 // Record is what a gate tells of its node.
@@ -52,6 +60,15 @@ type Record struct {
 	Blocking []string
 	// ConfigHash tells gates with different configurations apart.
 	ConfigHash string
+	// Opened: the turn is this node's, and its gate was opened in this boot.
+	Opened bool
+	// Announced: the turn was this node's when it booted. Soaked: it was quiet for the
+	// whole soak of this boot.
+	Announced, Soaked bool
+	// Parts are in effect since the boot, PartsAgainst are those of them against which the
+	// node has given evidence, PartsPending would be in effect after the next. Nil: the
+	// gate does not tell.
+	Parts, PartsAgainst, PartsPending []soak.Part
 	// TurnEpoch is the turn's epoch that the gate had seen when it wrote. Only an
 	// epoch that is demanded is a reason to write.
 	TurnEpoch int64
@@ -65,6 +82,8 @@ func Parse(lease *coordinationv1.Lease) (Record, error) {
 	r := Record{
 		Node: lease.Name, BootID: a[bootID], PreviousBootID: a[previousBootID],
 		State: a[state], ConfigHash: a[configHash],
+		Opened: a[opened] == "true", Announced: a[announced] == "true", Soaked: a[soaked] == "true",
+		Parts: soak.ParseParts(a[parts]), PartsAgainst: soak.ParseParts(a[partsAgainst]), PartsPending: soak.ParseParts(a[partsPending]),
 	}
 	var err error
 	if n := a[turnEpoch]; n != "" {
@@ -103,7 +122,8 @@ func (r Record) put(lease *coordinationv1.Lease, now time.Time) {
 		bootID: r.BootID, bootedAt: text(r.BootedAt), previousBootID: r.PreviousBootID,
 		pendingSince: text(r.PendingSince), state: r.State,
 		blocking: strings.Join(r.Blocking, ","), configHash: r.ConfigHash,
-		turnEpoch: number(r.TurnEpoch),
+		turnEpoch: number(r.TurnEpoch), opened: truth(r.Opened), announced: truth(r.Announced), soaked: truth(r.Soaked),
+		parts: soak.PutParts(r.Parts), partsAgainst: soak.PutParts(r.PartsAgainst), partsPending: soak.PutParts(r.PartsPending),
 	} {
 		if value == "" {
 			delete(lease.Annotations, key)
@@ -118,7 +138,16 @@ func (r Record) put(lease *coordinationv1.Lease, now time.Time) {
 func (r Record) equal(other Record) bool {
 	return r.Node == other.Node && r.BootID == other.BootID && r.BootedAt.Equal(other.BootedAt) &&
 		r.PreviousBootID == other.PreviousBootID && text(r.PendingSince) == text(other.PendingSince) &&
-		r.State == other.State && slices.Equal(r.Blocking, other.Blocking) && r.ConfigHash == other.ConfigHash
+		r.State == other.State && slices.Equal(r.Blocking, other.Blocking) && r.ConfigHash == other.ConfigHash &&
+		r.Opened == other.Opened && r.Announced == other.Announced && r.Soaked == other.Soaked &&
+		slices.Equal(r.Parts, other.Parts) && slices.Equal(r.PartsAgainst, other.PartsAgainst) && slices.Equal(r.PartsPending, other.PartsPending)
+}
+
+func truth(b bool) string {
+	if b {
+		return "true"
+	}
+	return ""
 }
 
 func number(n int64) string {

@@ -11,6 +11,8 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/soak"
 )
 
 func lease(annotations map[string]string) *coordinationv1.Lease {
@@ -72,7 +74,9 @@ func TestPut(t *testing.T) {
 // Equal records need not be written again, so what tells two apart must be
 // everything that is in them, but for the epoch, which rides along.
 func TestEqualSeesEveryField(t *testing.T) {
-	base := Record{Node: "n", BootID: "b", BootedAt: time.Unix(1, 0), PreviousBootID: "p", PendingSince: time.Unix(2, 0), State: "Closed", Blocking: []string{"x"}, ConfigHash: "h"}
+	base := Record{Node: "n", BootID: "b", BootedAt: time.Unix(1, 0), PreviousBootID: "p", PendingSince: time.Unix(2, 0), State: "Closed", Blocking: []string{"x"}, ConfigHash: "h",
+		Opened: true, Announced: true, Soaked: true, Parts: []soak.Part{"a"}, PartsAgainst: []soak.Part{"b"}, PartsPending: []soak.Part{"c"},
+	}
 	if !base.equal(base) {
 		t.Error("a record differs from itself")
 	}

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/soak"
 )
 
 // Pauses between attempts to write.
@@ -52,12 +53,16 @@ type Writer struct {
 	recorded   int64         // the epoch that the record tells of
 	wrote      chan struct{} // closed, and made anew, when recorded grows
 	again      bool          // the record is to be read again
+	opens      bool          // SetOpened was called
+	soaking    *Soaking      // nil: nothing is told of parts
 	// What follows only Run's goroutine uses.
 	lease      *coordinationv1.Lease // as last read or written
 	bootedAt   time.Time
 	previousID string
 	date, at   time.Time // the API server's time, and when that was
 	asked      asked
+	boot       soak.Boot // this boot; zero: nothing is told of parts
+	judged     bool      // its soak is over, and was judged
 }
 
 // asked is when a reboot was asked for, by the node's clock and by the API server's.
@@ -87,13 +92,28 @@ func NewWriter(leases Leases, node, configHash, proc string, log *slog.Logger) (
 	}, nil
 }
 
-// Set tells what the record should say from now on. pendingSince is by the node's clock.
-// It does not block.
-func (w *Writer) Set(state string, blocking []string, pendingSince time.Time) {
+// Set tells what the record should say from now on. pendingSince is by the node's clock,
+// wants are the parts that are pending with it. It does not block.
+func (w *Writer) Set(state string, blocking []string, pendingSince time.Time, wants []soak.Part) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	wanted := w.wanted
 	wanted.State, wanted.Blocking, wanted.PendingSince = state, blocking, pendingSince
+	if wanted.PartsPending = nil; w.soaking != nil && !pendingSince.IsZero() {
+		wanted.PartsPending = wants
+	}
+	w.want(wanted)
+}
+
+// SetOpened tells whether the turn is this node's, and its gate was opened in this boot.
+func (w *Writer) SetOpened(is bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.soaking == nil {
+		return
+	}
+	wanted := w.wanted
+	wanted.Opened, w.opens = is, true
 	w.want(wanted)
 }
 
@@ -190,6 +210,9 @@ func (w *Writer) Run(ctx context.Context) {
 	pause := firstPause
 	look := time.NewTimer(lookEvery)
 	defer look.Stop()
+	over := time.NewTimer(lookEvery)
+	over.Stop()
+	defer over.Stop()
 	for {
 		again := false
 		select {
@@ -198,6 +221,8 @@ func (w *Writer) Run(ctx context.Context) {
 		case <-w.changed:
 		case <-retry.C:
 		case <-look.C:
+			again = true
+		case <-over.C:
 			again = true
 		}
 		w.mu.Lock()
@@ -228,6 +253,9 @@ func (w *Writer) Run(ctx context.Context) {
 		w.mu.Lock()
 		w.written = w.wanted.equal(wanted)
 		w.mu.Unlock()
+		if in, soaks := w.soakLeft(); soaks {
+			over.Reset(max(in, firstPause))
+		}
 	}
 }
 
@@ -241,13 +269,20 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	}
 	r.BootedAt, r.PreviousBootID = w.bootedAt, w.previousID
 	w.mu.Lock()
-	demanded := w.demanded
+	demanded, opens := w.demanded, w.opens
 	w.mu.Unlock()
+	if err := w.judgeSoak(ctx); err != nil {
+		return err
+	}
+	r.Announced, r.Soaked, r.Parts, r.PartsAgainst = w.boot.Announced, w.boot.Soaked, w.boot.Parts, w.boot.Against
 	before, err := Parse(w.lease)
 	r.TurnEpoch = max(r.TurnEpoch, before.TurnEpoch) // what an earlier life of the gate has seen was seen
 	r.PendingSince = w.there(r.PendingSince)
 	if err == nil && before.BootID == r.BootID && !r.PendingSince.IsZero() && !before.PendingSince.IsZero() && before.PendingSince.Before(r.PendingSince.Add(maxDrift)) {
 		r.PendingSince = before.PendingSince // asked for again, or by a gate that restarted
+	}
+	if err == nil && before.BootID == r.BootID && !opens {
+		r.Opened = before.Opened // an earlier life of the gate knew
 	}
 	if err == nil && before.equal(r) && before.TurnEpoch >= demanded && w.lease.Labels[Label] == "true" {
 		w.recordedIs(before)
@@ -329,10 +364,14 @@ func (w *Writer) read(ctx context.Context, r Record) error {
 	w.date, w.at = now, time.Now()
 	// Computed once per boot: a recorded time stands, unless it cannot be right.
 	computed := now.Add(time.Second - uptime).Truncate(time.Second).Add(time.Second)
-	if off := before.BootedAt.Sub(computed); err == nil && before.BootID == r.BootID && off.Abs() < maxDrift {
-		w.bootedAt = before.BootedAt
+	off := before.BootedAt.Sub(computed)
+	if err == nil && before.BootID == r.BootID && (off.Abs() < maxDrift || off > 0 && !before.BootedAt.After(now)) {
+		w.bootedAt = before.BootedAt // within one boot it only moves later
 	} else if off := w.bootedAt.Sub(computed); off.Abs() >= maxDrift {
 		w.bootedAt = computed
+	}
+	if err := w.takeBoot(before, err == nil); err != nil {
+		return err
 	}
 	switch before.BootID {
 	case "": // keeps what this writer knew of a record that is gone

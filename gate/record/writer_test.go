@@ -151,7 +151,7 @@ func (n *node) start(wrap ...func(http.RoundTripper) http.RoundTripper) *writer 
 // set tells the writer, and awaits that it stands.
 func (o *writer) set(state string, blocking []string, since time.Time) {
 	o.w.t.Helper()
-	o.Set(state, blocking, since)
+	o.Set(state, blocking, since, nil)
 	o.w.poll("the record says "+state, o.Written)
 }
 
@@ -246,7 +246,7 @@ func TestF32BootedAt(t *testing.T) {
 	t.Run("no date", func(t *testing.T) {
 		n := newNode(t)
 		o := n.start(shifted(0))
-		o.Set("Idle", nil, time.Time{})
+		o.Set("Idle", nil, time.Time{}, nil)
 		n.poll("a failure", func() bool { return o.Failures() > 0 })
 		if o.Written() {
 			t.Error("a record is said to be written, although nobody knows what time it is")
@@ -439,7 +439,7 @@ func TestF65StartsWhileAClockIsOff(t *testing.T) {
 				})
 			})
 			second.witness.Persists = time.Hour
-			second.Set("Closed", nil, time.Now())
+			second.Set("Closed", nil, time.Now(), nil)
 			n.poll("two failures", func() bool { return second.Failures() >= 2 })
 			if r := n.record(); !r.BootedAt.Equal(was.BootedAt) || r.State != "Idle" {
 				t.Errorf("the clock is off: %+v", r)
@@ -494,7 +494,7 @@ func TestF104LooksNowAndThen(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); w.Run(ctx) }()
-		w.Set("Idle", nil, time.Time{})
+		w.Set("Idle", nil, time.Time{}, nil)
 		time.Sleep(time.Minute) // of the bubble's time
 		before := asked.Load()
 		time.Sleep(3 * lookEvery)
@@ -513,7 +513,7 @@ func TestLastSetWins(t *testing.T) {
 	var last string
 	for i := range 50 {
 		last = fmt.Sprintf("step-%d", i)
-		o.Set("Closed", []string{last}, time.Time{})
+		o.Set("Closed", []string{last}, time.Time{}, nil)
 	}
 	n.poll("the last is written", o.Written)
 	if got := strings.Join(n.record().Blocking, ","); got != last {
@@ -556,7 +556,7 @@ func TestForbiddenRecovers(t *testing.T) {
 		_, err := probe.Leases(namespace).Get(n.ctx, n.node, metav1.GetOptions{})
 		return apierrors.IsForbidden(err)
 	})
-	o.Set("Closed", []string{"cni"}, time.Now())
+	o.Set("Closed", []string{"cni"}, time.Now(), nil)
 	n.poll("two failures", func() bool { return o.Failures() >= 2 })
 	if o.Written() {
 		t.Error("what was refused is said to be written")
@@ -664,7 +664,7 @@ func TestPausesGrow(t *testing.T) {
 			w.Run(ctx)
 		}()
 		time.Sleep(time.Hour) // of the bubble's time
-		w.Set("Idle", nil, time.Time{})
+		w.Set("Idle", nil, time.Time{}, nil)
 		time.Sleep(5 * time.Minute)
 		cancel()
 		<-done

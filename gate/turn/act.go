@@ -35,7 +35,7 @@ func (c *core) next(out *Effects) Request {
 // act returns what must be observed or written for the move that was decided. Where
 // nothing must it answers whether the gate may open.
 func (c *core) act(out *Effects) Request {
-	mine := c.state.HeldBy(c.config.Node)
+	mine := c.state.Concerns(c.config.Node)
 	if c.overdue() && (c.last.epoch != c.state.Epoch || c.now.Sub(c.last.at) > c.config.checkEvery()) {
 		return c.look()
 	}
@@ -121,6 +121,13 @@ func (c *core) look() Request {
 // apiTime is the API server's.
 func (c *core) apiTime() time.Time { return c.date.Add(c.now.Sub(c.readAt)) }
 
+// unseen reports whether this node began to wait, or waits for something else, so lately
+// that whoever wrote the turn may not have seen it, and it has not looked since.
+func (c *core) unseen() bool {
+	looked := c.soughtOf == c.state.Epoch && c.soughtFor == c.gate.Parts
+	return !looked && c.waitsFrom.Add(seenWithin).After(c.phaseAt)
+}
+
 // overdue reports whether kured has left this node's open gate alone for too long.
 func (c *core) overdue() bool {
 	return c.state.Phase == PhaseOpen && c.state.HeldBy(c.config.Node) && c.patience.over(c.config.GrantTimeout, c.gate.Kured)
@@ -128,7 +135,7 @@ func (c *core) overdue() bool {
 
 // decide asks Decide for the next move, by what is known.
 func (c *core) decide() {
-	seen := Seen{Now: c.apiTime(), PhaseFor: c.now.Sub(c.phaseAt), Holder: c.holder, Candidates: c.candidates}
+	seen := Seen{Now: c.apiTime(), PhaseFor: c.now.Sub(c.phaseAt), Holder: c.holder, Candidates: c.candidates, Members: c.members}
 	switch {
 	case c.operator.Release != c.state.Epoch || c.operator.Release == 0:
 		c.releasedOf = 0
@@ -149,11 +156,14 @@ func (c *core) decide() {
 			c.soaksFrom, seen.SoakLeft = time.Time{}, 0
 		}
 	}
+	if config.exposed() && c.state.Exposed { // what is in soak says who may go
+		seen.SoakLeft = 0
+	}
 	ignored := c.overdue() && seenNow && c.last.LockKnown && !c.last.LockNamed
 	local := Local{
 		Pending: c.gate.Pending, BootedAt: c.bootedAt, Open: c.gate.Open,
 		Ready: !c.askedAt.IsZero(), NodeBlocked: c.gate.NodeBlocked,
-		NotActedOn: ignored, Cannot: c.cannot(ignored),
+		NotActedOn: ignored, Cannot: c.cannot(ignored), Parts: c.gate.Parts, Unseen: c.unseen(),
 	}
 	if seenNow {
 		local.KuredsLock = c.last.LockStuck

@@ -7,6 +7,8 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"github.com/sentinel-gate/sentinel-gate/gate/soak"
 )
 
 // maxRounds is how often in a row the turn may change between its being read and its
@@ -55,15 +57,16 @@ type core struct {
 
 // own is what the gate said of itself, and what its record knows.
 type own struct {
-	gate     Gate
-	updated  bool // it has said something
-	recalled bool // the record was asked
-	bootedAt time.Time
-	recorded int64     // the highest epoch that the record tells of,
-	owed     int64     // and the one that must be in it before anything follows
-	owes     time.Time // since when it is not; zero: it is
-	cordoned bool      // by somebody other than kured, by the last look
-	hidden   time.Time // since when the Node object or the record do not show this boot; zero: they do, for all that is known
+	gate      Gate
+	updated   bool // it has said something
+	recalled  bool // the record was asked
+	bootedAt  time.Time
+	recorded  int64     // the highest epoch that the record tells of,
+	owed      int64     // and the one that must be in it before anything follows
+	owes      time.Time // since when it is not; zero: it is
+	waitsFrom time.Time // when it began to wait, or what it waits for changed
+	cordoned  bool      // by somebody other than kured, by the last look
+	hidden    time.Time // since when the Node object or the record do not show this boot; zero: they do, for all that is known
 }
 
 // known is the Lease, as it was read or heard of last.
@@ -105,10 +108,13 @@ type observed struct {
 	// Since the last event from outside.
 	holder     *Holder
 	candidates *[]Candidate
+	members    []soak.Node
 	// Before.
 	last       sighting
 	verified   string // the version of the Lease than which no record tells of a later epoch
 	listedOf   string // the version at which the records are being listed
+	soughtOf   int64  // the epoch in which this node looked last whether anybody may go,
+	soughtFor  string // and what it would run then, by its record
 	releasedOf int64
 	releasedAt time.Time
 }
@@ -173,13 +179,16 @@ func (c *core) view() View {
 func (c *core) take(e Event, out *Effects) {
 	switch e.(type) {
 	case Updated, Asked, Woken, Heard, Unfollowed: // from outside
-		c.holder, c.candidates = nil, nil
+		c.holder, c.candidates, c.members = nil, nil, nil
 	case Unasked:
 	default:
 		c.busy = false
 	}
 	switch e := e.(type) {
 	case Updated:
+		if !c.updated || e.Pending && !c.gate.Pending || e.Parts != c.gate.Parts {
+			c.waitsFrom = c.now
+		}
 		c.gate, c.updated = e.Gate, true
 	case Asked:
 		c.askedAt = c.now
@@ -337,7 +346,10 @@ func (c *core) onListed(e Listed, out *Effects) {
 		return
 	}
 	if c.verified = c.listedOf; e.Nodes {
-		c.candidates = &e.Candidates
+		c.candidates, c.members = &e.Candidates, e.Members
+		if own := ownOf(e.Candidates, c.config.Node); own != nil && !own.PendingSince.IsZero() {
+			c.soughtOf, c.soughtFor = c.state.Epoch, own.Parts
+		}
 	}
 }
 
@@ -367,7 +379,7 @@ func (c *core) onWrote(e Wrote, out *Effects) {
 // know makes a Lease, or the lack of one, what is known.
 func (c *core) know(lease *coordinationv1.Lease, problem error) {
 	if lease == nil || c.lease == nil || lease.ResourceVersion != c.lease.ResourceVersion {
-		c.holder, c.candidates = nil, nil
+		c.holder, c.candidates, c.members = nil, nil, nil
 	}
 	if c.lease, c.problem = lease, problem; lease == nil {
 		c.state, c.operator = State{}, Operator{}

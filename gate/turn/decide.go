@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
+	"github.com/sentinel-gate/sentinel-gate/gate/soak"
 )
 
 // The least that Config.Settle, Config.GrantTimeout and Config.Aging may be. Settle must
@@ -33,7 +34,13 @@ type Config struct {
 	Aging time.Duration
 	// Interval lies between two evaluations.
 	Interval time.Duration
+	// Exposure is the rule by which more than one node may be in soak at a time, but for its
+	// Soak, which is that above; nil: one at a time.
+	Exposure *soak.Rule
 }
+
+// exposed reports whether more than one node may be in soak at a time.
+func (c Config) exposed() bool { return c.Exposure != nil && c.Soak > 0 }
 
 // gone is how long after it was released or its Node object was last seen a
 // holder's gate is surely closed: MaxAge, and as much again for a request under
@@ -75,6 +82,11 @@ type Local struct {
 	// Cannot is why this node cannot use the turn, for longer than is waited for;
 	// empty: nothing of the kind is known.
 	Cannot Cause
+	// Unseen: it began to wait, or what it waits for changed, so lately that whoever chose
+	// last may not have seen that, and it has not looked since.
+	Unseen bool
+	// Parts are those that it would run, as its record is to tell them.
+	Parts string
 	// KuredsLock is what is wrong with kured's lock, so that nobody can take it; empty:
 	// nothing that is known.
 	KuredsLock string
@@ -100,8 +112,10 @@ type Seen struct {
 	// LeftCordoned: by the last look in this epoch the holder is cordoned, although
 	// kured's lock does not name it.
 	LeftCordoned bool
-	// Candidates are all nodes that have a record.
+	// Candidates are all nodes that have a record, and Members, with exposure, what is known
+	// of the soaks of all nodes.
 	Candidates *[]Candidate
+	Members    []soak.Node
 }
 
 // Need is what must be observed before it can be decided.
@@ -135,6 +149,8 @@ type Move struct {
 
 	// keepsSince: what is written is no new phase.
 	keepsSince bool
+	// wholeSoak: whatever exposure allows, a whole soak follows.
+	wholeSoak bool
 }
 
 // Decide is the protocol: what the gate on this node does about the turn. It is
@@ -146,6 +162,11 @@ func Decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 			d.Write.Since = seen.Now
 		}
 		d.Permit = d.Permit && d.Write.Phase == PhaseOpen
+		began := d.Write.Phase == PhaseSoaking && s.Phase == PhaseSoaking // and its soak was promised
+		d.Write.Exposed = c.exposed() && !d.wholeSoak && (!began || s.Exposed)
+		if d.Write.Exposed && d.Write.RebootedAt.IsZero() {
+			d.Write.RebootedAt = s.RebootedAt
+		}
 	}
 	return d
 }
@@ -154,7 +175,7 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 	mine := s.HeldBy(c.Node)
 	switch {
 	case s.Phase == PhaseUnwritten && l.Pending:
-		return Move{Write: &State{Phase: PhaseSoaking, RebootedAt: seen.Now}, Why: "the turn's Lease is new, so earlier reboots are unknown; a soak begins"}
+		return Move{Write: &State{Phase: PhaseSoaking, RebootedAt: seen.Now}, wholeSoak: true, Why: "the turn's Lease is new, so earlier reboots are unknown; a soak begins"}
 	case s.Phase == PhaseUnwritten:
 		return Move{Why: "the turn has never been used"}
 	case mine && (s.BootID != c.BootID || s.Phase == PhaseOpen && bootedSince(s, l.BootedAt)):
@@ -165,7 +186,7 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 		if wait := c.gone() - seen.ReleasedFor; wait > 0 {
 			return Move{Why: fmt.Sprintf("%s was released from its turn; it counts as rebooted in %s", s.Holder, wait.Round(time.Second)), Again: wait}
 		}
-		return Move{Write: rebooted(c, s, time.Time{}, seen.Now), Why: s.Holder + " was released from its turn; a soak begins"}
+		return Move{Write: rebooted(c, s, time.Time{}, seen.Now), wholeSoak: true, Why: s.Holder + " was released from its turn; a soak begins"}
 	}
 	switch s.Phase {
 	case PhaseGranted:
@@ -181,7 +202,7 @@ func decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 	case PhaseSoaking:
 		return soaking(c, s, o, l, seen)
 	default:
-		return grant(c, s, o, l, seen, s.Holder, "the turn is free")
+		return free(c, s, o, l, seen)
 	}
 }
 
@@ -197,7 +218,7 @@ func rebooted(c Config, s State, at, now time.Time) *State {
 	if s.Since.Before(latest) { // else it was written by a clock that is ahead
 		at = later(at, s.Since)
 	}
-	return &State{Phase: PhaseSoaking, Holder: s.Holder, RebootedAt: at, Next: s.Next, Waiting: s.Waiting, PassedOver: s.unpass(s.Holder).PassedOver}
+	return &State{Phase: PhaseSoaking, Holder: s.Holder, RebootedAt: at, Next: s.Next, Waiting: s.Waiting, PassedOver: s.unpass(s.Holder).PassedOver, Extended: s.Extended}
 }
 
 // bootedSince reports whether a boot of the holder's, by its record, came after its gate
@@ -208,6 +229,9 @@ func bootedSince(s State, at time.Time) bool { return at.After(s.Since.Add(clock
 // soaking waits for the end of the soak: by the API server's clock and, where its
 // beginning was seen, by the own one.
 func soaking(c Config, s State, o Operator, l Local, seen Seen) Move {
+	if c.exposed() && s.Exposed {
+		return between(c, s, o, l, seen)
+	}
 	over := later(s.RebootedAt.Add(c.Soak), s.Since.Add(c.gone()))
 	wait := over.Sub(seen.Now)
 	longest := max(c.Soak, c.gone()) + clock.Tolerance - seen.PhaseFor
@@ -265,10 +289,18 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 		return Move{Why: err.Error(), Loud: true}
 	}
 	ranked := Rank(*seen.Candidates, s.PassedOver, c.Aging, seen.Now)
-	chosen, waiting, found := choose(ranked, o, after, func(node string) bool { return s.ranksLast(node, seen.Now) })
+	admit, admission := everybody, (*admission)(nil)
+	if c.exposed() {
+		admission = newAdmission(c, s, o, ranked, seen)
+		admit = admission.admit
+	}
+	chosen, waiting, found := choose(ranked, o, after, func(n Candidate) bool { return s.ranksLast(n.Node, seen.Now) }, admit)
 	notActedOn := s.NotActedOn
 	if s.Phase == PhaseSoaking {
 		notActedOn = 0
+	}
+	if !found && admission != nil && len(waiting) > 0 {
+		return admission.nobody(s, l, seen, after, waiting, ownOf(*seen.Candidates, c.Node))
 	}
 	if !found {
 		if !handsOn {
@@ -284,6 +316,16 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 		Write: &State{Phase: PhaseGranted, Holder: chosen.Node, BootID: chosen.BootID, Acknowledged: chosen.Node == c.Node, NotActedOn: notActedOn, Next: next, Waiting: len(waiting), PassedOver: s.PassedOver},
 		Why:   fmt.Sprintf("%s, and %s is next", why, chosen.Node),
 	}
+}
+
+// ownOf returns the node's own among the candidates; nil: it is none.
+func ownOf(candidates []Candidate, node string) *Candidate {
+	for i := range candidates {
+		if candidates[i].Node == node {
+			return &candidates[i]
+		}
+	}
+	return nil
 }
 
 // SetBack returns an error if the gate of a node has seen a newer epoch, so that

@@ -31,6 +31,9 @@ type Record interface {
 	// SetTurnEpoch sets the epoch that was seen, which is written when something else
 	// is. It does not block.
 	SetTurnEpoch(epoch int64)
+	// SetOpened tells whether the node has the turn and its gate was opened in this boot,
+	// which is written with the next epoch at the latest. It does not block.
+	SetOpened(is bool)
 	// RecordEpoch returns once the record tells of the epoch, or of a later one.
 	RecordEpoch(ctx context.Context, epoch int64) error
 }
@@ -48,7 +51,9 @@ type Options struct {
 	// Order are the tiers: the first selector that the node's labels match is the
 	// node's.
 	Order []labels.Selector
-	Log   *slog.Logger
+	// Soaking says which nodes count in the soaks, where Config.Exposure is set.
+	Soaking cluster.Soaking
+	Log     *slog.Logger
 }
 
 // Turn takes part in the turn for one node: it is the driver around the core, and
@@ -171,6 +176,9 @@ func (t *Turn) Run(ctx context.Context) {
 		effects := t.core.step(time.Now(), e)
 		d.publish(t.core.view())
 		t.Record.SetTurnEpoch(t.core.epoch)
+		if s := t.core.state; t.core.problem == nil {
+			t.Record.SetOpened(s.Phase == PhaseOpen && s.HeldBy(t.Node) && s.BootID == t.BootID)
+		}
 		if effects.SetBack { // and so, perhaps, was the record
 			t.Record.LookAgain()
 		}
@@ -301,12 +309,16 @@ func (t *Turn) carryOut(ctx context.Context, r Request) Event {
 		holder, err := t.look(ctx, r)
 		return Looked{r.Node, holder, err}
 	case ListRecords:
-		if !r.Nodes {
+		switch {
+		case !r.Nodes:
 			candidates, err := List(ctx, t.Leases)
-			return Listed{candidates, false, err}
+			return Listed{Candidates: candidates, Err: err}
+		case t.Exposure != nil:
+			candidates, members, err := ListSoaks(ctx, t.Leases, t.Nodes, t.Order, t.Soaking)
+			return Listed{candidates, members, true, err}
 		}
 		candidates, err := ListWaiting(ctx, t.Leases, t.Nodes, t.Order)
-		return Listed{candidates, true, err}
+		return Listed{Candidates: candidates, Nodes: true, Err: err}
 	case WriteLease:
 		return t.write(ctx, r)
 	case RecordEpoch:

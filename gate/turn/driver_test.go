@@ -115,6 +115,7 @@ type nothingRecorded struct{}
 func (nothingRecorded) Recall(context.Context) (int64, time.Time, error) { return 0, noon, nil }
 func (nothingRecorded) LookAgain()                                       {}
 func (nothingRecorded) SetTurnEpoch(int64)                               {}
+func (nothingRecorded) SetOpened(bool)                                   {}
 func (nothingRecorded) RecordEpoch(context.Context, int64) error         { return nil }
 
 // F104: an etcd that was restored has an old turn, and perhaps an old record too: the gate

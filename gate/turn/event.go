@@ -5,6 +5,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 
+	"github.com/sentinel-gate/sentinel-gate/gate/soak"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
@@ -52,9 +53,11 @@ type (
 		Holder
 		Err error
 	}
-	// Listed answers ListRecords. Nodes: the Node objects were listed too.
+	// Listed answers ListRecords. Nodes: the Node objects were listed too. Members are what
+	// is known of the soaks, with exposure.
 	Listed struct {
 		Candidates []Candidate
+		Members    []soak.Node
 		Nodes      bool
 		Err        error
 	}
@@ -160,6 +163,8 @@ type Gate struct {
 	// StepsErr: for several intervals, only steps that are about this node and such as
 	// err or time out have held it back, and of these one at least.
 	StepsErr bool
+	// Parts are those that it would run after its next boot, as soak.PutParts writes them.
+	Parts string
 	// Kured is how the kured on this node was started when it was last seen; nil where
 	// that is not known. NoKured: none runs now.
 	Kured   *wiring.Kured

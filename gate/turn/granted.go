@@ -31,7 +31,7 @@ func grantedHere(c Config, s State, o Operator, l Local, seen Seen) Move {
 		return Move{Evaluate: true, Why: "this node has the turn, but its Node object or its record does not show this boot yet", Again: time.Minute}
 	case l.Ready:
 		next := s.unpass(c.Node).blame(seen.Now, c.GrantTimeout)
-		next.Phase, next.BootID, next.Acknowledged = PhaseOpen, c.BootID, true
+		next.Phase, next.BootID, next.Acknowledged, next.Extended = PhaseOpen, c.BootID, true, h.Extended
 		return Move{Write: &next, Evaluate: true, Permit: true, Why: "this node has the turn; its gate opens"}
 	case !s.Acknowledged, seen.PhaseFor > c.GrantTimeout/2:
 		next := s
@@ -58,6 +58,9 @@ func early(c Config, seen Seen) Move {
 // alone makes a move that hands on one that does not, where nobody else could use the
 // turn: it goes on here.
 func alone(c Config, d Move, now time.Time, renew time.Duration) Move {
+	if d.Write != nil && d.Write.Phase == PhaseFree && !d.Write.NextAt.IsZero() {
+		return d // nor may this node use it
+	}
 	if d.Write == nil || d.Write.Phase != PhaseGranted || d.Write.Holder == c.Node || d.Write.ranksLast(d.Write.Holder, now) {
 		d.Write, d.Again = nil, renew
 	}

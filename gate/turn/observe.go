@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -17,6 +19,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
+	"github.com/sentinel-gate/sentinel-gate/gate/soak"
 )
 
 // Holder is what was seen of the node that has the turn.
@@ -29,7 +32,9 @@ type Holder struct {
 	// its record; empty where there is none.
 	NodeBootID, RecordBootID string
 	RecordBootedAt           time.Time
-	Unschedulable            bool
+	Unschedulable, Ready     bool
+	// Extended are its extended resources, as extended returns them.
+	Extended string
 	// Down: it is not Ready, or it is cordoned.
 	Down bool
 	// LockKnown: kured's lock was read. LockNamed: it names the node.
@@ -69,9 +74,10 @@ func (t *Turn) look(ctx context.Context, l LookAtHolder) (Holder, error) {
 	if !h.Gone {
 		node := nodes.Items[0]
 		h.NodeBootID, h.Unschedulable = node.Status.NodeInfo.BootID, node.Spec.Unschedulable
-		h.Down = h.Unschedulable || !slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		h.Ready = slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
 			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 		})
+		h.Down, h.Extended = h.Unschedulable || !h.Ready, extended(node.Status.Allocatable)
 	}
 	lease, err := t.Leases.Get(ctx, l.Node, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -113,23 +119,92 @@ func (t *Turn) readLock(ctx context.Context, l Lock) (KuredLock, error) {
 // perListing bounds a listing with all its pages.
 const perListing = time.Minute
 
+// maxExtended bounds what is kept of a node's extended resources, in bytes.
+const maxExtended = 1 << 10
+
+// extended returns the extended resources, GPUs for one, that are not none, as
+// name=count,... in order.
+func extended(allocatable corev1.ResourceList) string {
+	var words []string
+	for name, quantity := range allocatable {
+		domain, _, isExtended := strings.Cut(string(name), "/")
+		if isExtended && !strings.HasSuffix(domain, "kubernetes.io") && quantity.Value() > 0 {
+			words = append(words, fmt.Sprintf("%s=%d", name, quantity.Value()))
+		}
+	}
+	slices.Sort(words)
+	text := strings.Join(words, ",")
+	return text[:min(len(text), maxExtended)]
+}
+
+// lacks reports whether of one of the extended resources before there are fewer now.
+func lacks(before, now string) bool {
+	counts := func(text string) map[string]int64 {
+		counts := map[string]int64{}
+		for word := range strings.SplitSeq(text, ",") {
+			name, count, _ := strings.Cut(word, "=")
+			counts[name], _ = strconv.ParseInt(count, 10, 64)
+		}
+		return counts
+	}
+	had, has := counts(before), counts(now)
+	for name, count := range had {
+		if has[name] < count {
+			return true
+		}
+	}
+	return false
+}
+
 // List returns all nodes that have a record, also those that do not wait: they too
 // have seen an epoch. Whose record cannot be read does not wait.
 func List(ctx context.Context, leases LeaseLister) ([]Candidate, error) {
+	candidates, _, err := list(ctx, leases)
+	return candidates, err
+}
+
+func list(ctx context.Context, leases LeaseLister) ([]Candidate, map[string]cluster.Entry, error) {
 	var candidates []Candidate
+	entries := map[string]cluster.Entry{}
 	err := cluster.Pages(ctx, metav1.ListOptions{LabelSelector: record.Label}, leases.List, func(list *coordinationv1.LeaseList) {
 		for i := range list.Items {
-			r, err := record.Parse(&list.Items[i])
-			if err != nil {
+			r := cluster.NewEntry(&list.Items[i])
+			if entries[r.Node] = r; r.Err != nil {
 				r.PendingSince = time.Time{}
 			}
-			candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch})
+			candidates = append(candidates, Candidate{Node: r.Node, BootID: r.BootID, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch, Parts: soak.PutParts(r.PartsPending)})
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listing the records: %w", err)
+		return nil, nil, fmt.Errorf("listing the records: %w", err)
 	}
-	return candidates, nil
+	return candidates, entries, nil
+}
+
+// ListSoaks returns what ListWaiting does, and with it what is known of the soaks of all
+// nodes.
+func ListSoaks(ctx context.Context, leases LeaseLister, nodes NodeLister, order []labels.Selector, soaking cluster.Soaking) ([]Candidate, []soak.Node, error) {
+	ctx, reading := clock.Read(ctx)
+	candidates, entries, err := list(ctx, leases)
+	if err != nil {
+		return nil, nil, err
+	}
+	var all []cluster.Node
+	tiers := map[string]int{}
+	err = cluster.Pages(ctx, metav1.ListOptions{}, nodes.List, func(list *corev1.NodeList) {
+		for i := range list.Items {
+			node := cluster.NewNode(&list.Items[i])
+			all, tiers[node.Name] = append(all, node), tierOf(node.Labels, order)
+		}
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing the nodes: %w", err)
+	}
+	now, err := reading.Now()
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing the nodes: %w", err)
+	}
+	return placed(candidates, tiers), cluster.Members(all, entries, soaking, now), nil
 }
 
 // ListWaiting returns what List does, with who has a Node object, and in which tier: the
@@ -142,20 +217,27 @@ func ListWaiting(ctx context.Context, leases LeaseLister, nodes NodeLister, orde
 	tiers := map[string]int{}
 	err = cluster.Pages(ctx, metav1.ListOptions{}, nodes.ListMetadata, func(list *metav1.PartialObjectMetadataList) {
 		for _, node := range list.Items {
-			set := labels.Set(node.Labels)
-			tier := slices.IndexFunc(order, func(s labels.Selector) bool { return s.Matches(set) })
-			if tier < 0 {
-				tier = len(order)
-			}
-			tiers[node.Name] = tier
+			tiers[node.Name] = tierOf(node.Labels, order)
 		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the nodes: %w", err)
 	}
+	return placed(candidates, tiers), nil
+}
+
+func tierOf(of map[string]string, order []labels.Selector) int {
+	tier := slices.IndexFunc(order, func(s labels.Selector) bool { return s.Matches(labels.Set(of)) })
+	if tier < 0 {
+		return len(order)
+	}
+	return tier
+}
+
+func placed(candidates []Candidate, tiers map[string]int) []Candidate {
 	for i := range candidates {
 		tier, member := tiers[candidates[i].Node]
 		candidates[i].Tier, candidates[i].Member = tier, member
 	}
-	return candidates, nil
+	return candidates
 }

@@ -125,7 +125,7 @@ func openElsewhere(c Config, s State, l Local, seen Seen) Move {
 		d.Why = fmt.Sprintf("%s has the turn, but its Node object is gone; it counts as rebooted in %s", s.Holder, (c.gone() - h.GoneFor).Round(time.Second))
 		d.Again, d.Loud = c.gone()-h.GoneFor, true
 	case h.Gone:
-		d.Write, d.Why = rebooted(c, s, time.Time{}, seen.Now), s.Holder+" had the turn and its Node object is gone: a soak begins"
+		d.Write, d.wholeSoak, d.Why = rebooted(c, s, time.Time{}, seen.Now), true, s.Holder+" had the turn and its Node object is gone: a soak begins"
 	case h.RecordBootID != "" && (h.RecordBootID != s.BootID || bootedSince(s, h.RecordBootedAt)):
 		d.Write, d.Why = rebooted(c, s, h.RecordBootedAt, seen.Now), s.Holder+" has rebooted; its soak runs"
 	case h.NodeBootID != "" && h.NodeBootID != s.BootID:

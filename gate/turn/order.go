@@ -18,6 +18,8 @@ type Candidate struct {
 	PendingSince time.Time
 	// BootedAt is when it booted.
 	BootedAt time.Time
+	// Parts are those that it would run, as its record tells them.
+	Parts string
 	// Epoch is the highest epoch of the turn that its gate has told of.
 	Epoch int64
 }
@@ -65,31 +67,36 @@ func Rank(candidates []Candidate, passedOver []PassedOver, aging time.Duration, 
 	return ranked
 }
 
-// choose returns the first in rank that is not held, or the next one behind the
-// node that hands on, so that a row of nodes that cannot go does not keep the
-// others from it. Those that were passed over are chosen where nobody else is left.
-func choose(ranked []Candidate, o Operator, after string, passedOver func(node string) bool) (chosen Candidate, waiting []string, found bool) {
+// choose returns the first in rank that is not held and is admitted, or the next one behind
+// the node that hands on, so that a row of nodes that cannot go does not keep the others
+// from it. Those that were passed over are chosen where nobody else is left.
+func choose(ranked []Candidate, o Operator, after string, passedOver, admit func(Candidate) bool) (chosen Candidate, waiting []string, found bool) {
 	var able, last []Candidate
 	for _, c := range ranked {
 		if _, held := o.Held(c.Node); held {
 			continue
 		}
 		waiting = append(waiting, c.Node)
-		if passedOver(c.Node) {
+		if passedOver(c) {
 			last = append(last, c)
 		} else {
 			able = append(able, c)
 		}
 	}
-	next := func(of []Candidate) Candidate {
+	next := func(of []Candidate) (Candidate, bool) {
 		i := slices.IndexFunc(of, func(c Candidate) bool { return c.Node == after })
-		return of[(i+1)%len(of)]
+		for n := range of {
+			if c := of[(i+1+n)%len(of)]; admit(c) {
+				return c, true
+			}
+		}
+		return Candidate{}, false
 	}
-	switch {
-	case len(able) == 0 && len(last) == 0:
-		return Candidate{}, nil, false
-	case len(able) == 0, len(able) == 1 && able[0].Node == after && len(last) > 0:
-		return next(last), waiting, true
+	chosen, found = next(able)
+	if !found || chosen.Node == after {
+		if other, any := next(last); any {
+			return other, waiting, true
+		}
 	}
-	return next(able), waiting, true
+	return chosen, waiting, found
 }

@@ -28,7 +28,7 @@ func TestRankAndChoose(t *testing.T) {
 		"nobody":                        {Operator{Holds: map[string]string{"a": "", "b": "", "c": "", "d": "", "control": "", "had": ""}}, "", "none"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			chosen, waiting, found := choose(Rank(candidates, nil, 7*24*time.Hour, noon), c.operator, c.after, func(string) bool { return false })
+			chosen, waiting, found := choose(Rank(candidates, nil, 7*24*time.Hour, noon), c.operator, c.after, func(Candidate) bool { return false }, everybody)
 			got := fmt.Sprintf("%s of %v", chosen.Node, waiting)
 			if !found {
 				got = "none"
@@ -91,7 +91,7 @@ func TestF46NobodyIsOvertakenForEver(t *testing.T) {
 		for _, n := range nodes {
 			all = append(all, *n)
 		}
-		chosen, _, found := choose(Rank(all, nil, aging, now), Operator{}, "", func(string) bool { return false })
+		chosen, _, found := choose(Rank(all, nil, aging, now), Operator{}, "", func(Candidate) bool { return false }, everybody)
 		if !found {
 			continue
 		}

@@ -29,7 +29,7 @@ func (c *core) lookPause() time.Duration {
 		sharing = len(c.state.Next)
 	}
 	every := c.config.checkEvery()
-	if c.state.Phase == PhaseSoaking { // nothing but a word depends on it
+	if c.state.Phase == PhaseSoaking && !c.state.Exposed { // nothing but a word depends on it
 		every = max(every, hourly)
 	}
 	return time.Duration(float64(every) * float64(sharing) * (0.5 + c.random()))

@@ -254,7 +254,7 @@ func (w *world) calm(end time.Time, how pace) {
 			}
 			if g.view.Evaluates() && n.raw {
 				if !w.clock.Before(g.evaluateAt) {
-					g.evaluate(!n.ill && !w.storm, n.ill && !w.storm, time.Second)
+					g.evaluate(!n.ill && !w.storm && w.allows(n), (n.ill || !w.allows(n)) && !w.storm, time.Second)
 					for i := 0; g.due(); i++ {
 						if g.run(); i > 100+len(w.history) {
 							w.fatalf("%s is busy", n.name)

@@ -64,8 +64,14 @@ const (
 	nextKey      = "sentinel-gate.io/turn-next"
 	waitingKey   = "sentinel-gate.io/turn-waiting"
 	sealKey      = "sentinel-gate.io/turn-seal"
+	nextAtKey    = "sentinel-gate.io/turn-next-at"
+	nextWhyKey   = "sentinel-gate.io/turn-next-why"
+	extendedKey  = "sentinel-gate.io/turn-extended-resources"
 
-	version = "1"
+	// version is of a turn without exposure, and exposedVersion of one with it: gates that
+	// know nothing of exposure refuse that.
+	version        = "1"
+	exposedVersion = "2"
 )
 
 // State is what the gates write in the Lease.
@@ -92,8 +98,23 @@ type State struct {
 	// many there were.
 	Next    []string
 	Waiting int
+	// Exposed: it was written by a gate with exposure. What follows is of that alone, and
+	// RebootedAt and BootID are then kept in every phase: those of the last reboot.
+	Exposed bool
+	// NextAt is before when nobody may go by what is known, and NextWhy the reason of the
+	// one that would be next; zero: that was not looked for yet.
+	NextAt  time.Time
+	NextWhy string
+	// Extended are the extended resources that the holder had before its reboot.
+	Extended string
 	// PassedOver are those that could not use the turn; they rank last.
 	PassedOver []PassedOver
+}
+
+// Concerns reports whether the node has the turn or, with exposure, rebooted last and has
+// not been seen to be back.
+func (s State) Concerns(node string) bool {
+	return s.HeldBy(node) || s.Phase == PhaseSoaking && s.Exposed && s.Holder == node
 }
 
 // HeldBy reports whether the node has the turn: it was granted it, or its gate was opened.
@@ -139,12 +160,15 @@ func Parse(lease *coordinationv1.Lease) (State, error) {
 	s.Acknowledged, s.Withdrawn = a[ackedKey] == "true", a[withdrawnKey] == "true"
 	s.NotActedOn, s.Waiting = int(number(unactedKey)), int(number(waitingKey))
 	s.PassedOver = parsePassedOver(a[passedOverKey])
+	if s.Exposed = a[versionKey] == exposedVersion; s.Exposed {
+		s.NextAt, s.NextWhy, s.Extended = moment(nextAtKey), a[nextWhyKey], a[extendedKey]
+	}
 	if a[nextKey] != "" {
 		s.Next = strings.Split(a[nextKey], ",")
 	}
 	switch {
-	case a[versionKey] != version:
-		problems = append(problems, fmt.Errorf("its version is %q, and this gate knows %s", a[versionKey], version))
+	case a[versionKey] != version && a[versionKey] != exposedVersion:
+		problems = append(problems, fmt.Errorf("its version is %q, and this gate knows %s and %s", a[versionKey], version, exposedVersion))
 	case a[sealKey] != seal(a):
 		problems = append(problems, errors.New("it was changed by hand: its seal does not fit"))
 	case s.Since.IsZero(),
@@ -181,11 +205,17 @@ func (s State) Put(lease *coordinationv1.Lease) {
 		}
 		return ""
 	}
+	written := version
+	if s.Exposed {
+		written = exposedVersion
+	} else {
+		s.NextAt, s.NextWhy, s.Extended = time.Time{}, "", ""
+	}
 	for key, value := range map[string]string{
-		versionKey: version, epochKey: strconv.FormatInt(s.Epoch, 10), phaseKey: string(s.Phase), holderKey: s.Holder, bootKey: s.BootID,
+		versionKey: written, epochKey: strconv.FormatInt(s.Epoch, 10), phaseKey: string(s.Phase), holderKey: s.Holder, bootKey: s.BootID,
 		sinceKey: text(s.Since), rebootedKey: text(s.RebootedAt), ackedKey: truth(s.Acknowledged), withdrawnKey: truth(s.Withdrawn),
 		unactedKey: count(int64(s.NotActedOn)), nextKey: strings.Join(s.Next, ","), waitingKey: count(int64(s.Waiting)),
-		passedOverKey: putPassedOver(s.PassedOver),
+		passedOverKey: putPassedOver(s.PassedOver), nextAtKey: text(s.NextAt), nextWhyKey: s.NextWhy, extendedKey: s.Extended,
 	} {
 		if value == "" {
 			delete(lease.Annotations, key)
@@ -204,9 +234,11 @@ func (s State) Put(lease *coordinationv1.Lease) {
 // no secret: it keeps people from mistakes, not from malice.
 func seal(annotations map[string]string) string {
 	hash := sha256.New()
-	for _, key := range []string{
-		versionKey, epochKey, phaseKey, holderKey, bootKey, sinceKey, rebootedKey, ackedKey, withdrawnKey, unactedKey, nextKey, waitingKey,
-	} {
+	keys := []string{versionKey, epochKey, phaseKey, holderKey, bootKey, sinceKey, rebootedKey, ackedKey, withdrawnKey, unactedKey, nextKey, waitingKey}
+	if annotations[versionKey] == exposedVersion {
+		keys = append(keys, nextAtKey, nextWhyKey, extendedKey)
+	}
+	for _, key := range keys {
 		fmt.Fprintf(hash, "%s=%s\n", key, annotations[key])
 	}
 	return hex.EncodeToString(hash.Sum(nil)[:6])

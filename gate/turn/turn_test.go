@@ -137,6 +137,7 @@ func (m *member) Recall(context.Context) (int64, time.Time, error) {
 func (m *member) LookAgain() {}
 
 func (m *member) SetTurnEpoch(int64) {}
+func (m *member) SetOpened(bool)     {}
 
 func (m *member) RecordEpoch(_ context.Context, epoch int64) error {
 	if m.unrecorded.Load() {

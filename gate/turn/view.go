@@ -19,7 +19,7 @@ func (v View) Why() string {
 
 // Concerns reports whether a node that waits for a reboot, or does not, has to do with
 // the turn. A gate for which it does not follow it knows no more than how it once stood.
-func (v View) Concerns(node string, pending bool) bool { return pending || v.State.HeldBy(node) }
+func (v View) Concerns(node string, pending bool) bool { return pending || v.State.Concerns(node) }
 
 // Permits reports whether the gated sentinel may resolve.
 func (v View) Permits() bool {

@@ -15,6 +15,7 @@ import (
 	"github.com/sentinel-gate/sentinel-gate/gate/clock"
 	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
 	"github.com/sentinel-gate/sentinel-gate/gate/record"
+	"github.com/sentinel-gate/sentinel-gate/gate/soak"
 	"github.com/sentinel-gate/sentinel-gate/gate/wiring"
 )
 
@@ -42,6 +43,9 @@ type world struct {
 	disturb func()                      // in calm, now and then; nil: nothing does
 	kured   wiring.Kured                // as it was started everywhere
 	only    []*node                     // those that are waited for; nil: all
+
+	exposure *soak.Rule // nil: one soak at a time
+	lived    []life     // with exposure: every boot that there was
 }
 
 // node is a machine with a kured and, while it is not nil, a gate.
@@ -69,6 +73,7 @@ type node struct {
 	noKured  bool // no kured runs there
 	doomed   bool // it is deleted when its gate is open
 	claimed  bool // the operator said that kured will not act on what it saw
+	body     body // with exposure
 }
 
 // gate is the process: what it knows is lost with it. It does for its core what a
@@ -304,6 +309,7 @@ func (g *gate) serve(r Request, asked time.Time) Event {
 		h := Holder{Gone: true, LockKnown: r.Lock != nil, LockNamed: w.locked[r.Node]}
 		if seen := w.named(r.Node); seen != nil && seen.object {
 			h.Gone, h.NodeBootID, h.Unschedulable, h.Down = false, seen.objectBoot, seen.cordoned, true
+			h.Ready = seen.objectBoot == seen.boot
 		}
 		if lease := w.records[r.Node]; lease != nil {
 			if r, err := record.Parse(lease); err == nil {
@@ -319,7 +325,10 @@ func (g *gate) serve(r Request, asked time.Time) Event {
 				w.fatalf("the record of %s: %v", name, err)
 			}
 			of := w.named(name)
-			listed.Candidates = append(listed.Candidates, Candidate{Node: r.Node, Member: of != nil && of.object, Tier: tierOf(of), BootID: r.BootID, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch})
+			listed.Candidates = append(listed.Candidates, Candidate{Node: r.Node, Member: of != nil && of.object, Tier: of.tierNow(), BootID: r.BootID, PendingSince: r.PendingSince, BootedAt: r.BootedAt, Epoch: r.TurnEpoch, Parts: soak.PutParts(r.PartsPending)})
+		}
+		if w.exposure != nil && r.Nodes {
+			listed.Members = w.members()
 		}
 		return listed
 	case WriteLease:
@@ -333,7 +342,7 @@ func (g *gate) serve(r Request, asked time.Time) Event {
 	panic(fmt.Sprintf("%T", r))
 }
 
-func tierOf(n *node) int {
+func (n *node) tierNow() int {
 	if n == nil {
 		return 0
 	}
@@ -386,7 +395,7 @@ func (n *node) start() {
 		g.told = true
 	}
 	g.core = newCore(
-		Config{Node: n.name, BootID: n.boot, MaxAge: simMaxAge, Interval: simInterval, Settle: simSettle, GrantTimeout: 30 * time.Minute, Aging: 7 * 24 * time.Hour},
+		Config{Exposure: w.exposure, Node: n.name, BootID: n.boot, MaxAge: simMaxAge, Interval: simInterval, Settle: simSettle, GrantTimeout: 30 * time.Minute, Aging: 7 * 24 * time.Hour},
 		func(o map[string]Override) time.Duration {
 			if _, ok := o["soak"]; ok {
 				return 0
@@ -436,7 +445,7 @@ func (g *gate) tick() {
 // is how the gate is.
 func (g *gate) is() Gate {
 	return Gate{
-		Pending: g.n.raw, Open: g.open, ClosedSince: g.closedSince,
+		Pending: g.n.raw, Parts: g.n.wants(), Open: g.open, ClosedSince: g.closedSince,
 		NodeBlocked:  !g.blocked.IsZero() && g.n.w.since(g.blocked) >= simInterval,
 		StepsErr:     !g.erring.IsZero() && g.n.w.since(g.erring) >= 5*simInterval,
 		FailingSince: g.failing, Kured: &g.n.w.kured, NoKured: g.n.noKured,
@@ -516,6 +525,9 @@ func (g *gate) step(e Event) {
 		}
 	}
 	g.wakeAt = effects.WakeAt
+	if st := g.core.state; g.core.problem == nil {
+		g.n.body.opened = st.Phase == PhaseOpen && st.HeldBy(g.n.name) && st.BootID == g.n.boot
+	}
 	g.hear(g.core.view())
 	if a := effects.Answer; a != nil && !g.asked.IsZero() {
 		switch {
@@ -609,6 +621,9 @@ func (g *gate) permit() {
 	g.failing = time.Time{}
 	if !g.open {
 		g.n.w.log("%s opens", g.n.name)
+		if w := g.n.w; w.exposure != nil {
+			w.judgeOpening(g.n)
+		}
 		g.tick()
 		g.open, g.n.claimed = true, g.n.claimed && g.n.mayAct()
 	}
@@ -627,7 +642,7 @@ func recordedEpoch(of *coordinationv1.Lease) int64 {
 // record writes the node's record when something in it changes.
 func (g *gate) record() {
 	n := g.n
-	tells := fmt.Sprint(n.boot, n.raw, g.open)
+	tells := fmt.Sprint(n.boot, n.raw, g.open, n.tellsSoak())
 	if n.cut || tells == g.wrote {
 		return
 	}
@@ -649,6 +664,9 @@ func (g *gate) tells() {
 		lease.Annotations["sentinel-gate.io/pending-since"] = text(n.bootedAt.Add(time.Hour))
 	}
 	w.records[n.name] = lease
+	if w.exposure != nil {
+		n.tellParts(lease)
+	}
 }
 
 // reboot reboots the machine: all that ran on it is gone.
@@ -660,7 +678,9 @@ func (n *node) reboot(byKured bool) {
 		}
 	}
 	w.log("%s reboots, by kured: %t", n.name, byKured)
+	n.lives(byKured)
 	n.boot, n.bootedAt = w.newBoot(), w.now()
+	n.runs()
 	n.saw, n.acting, n.claimed = time.Time{}, false, false
 	n.stop()
 }
@@ -707,6 +727,9 @@ func (w *world) check() {
 			exposed = append(exposed, n.name)
 		}
 		if !n.resolves() {
+			continue
+		}
+		if w.exposure != nil {
 			continue
 		}
 		for _, other := range w.nodes {

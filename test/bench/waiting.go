@@ -325,6 +325,7 @@ type unwritten struct{}
 func (unwritten) Recall(context.Context) (int64, time.Time, error) { return 0, time.Time{}, nil }
 func (unwritten) LookAgain()                                       {}
 func (unwritten) SetTurnEpoch(int64)                               {}
+func (unwritten) SetOpened(bool)                                   {}
 func (unwritten) RecordEpoch(context.Context, int64) error         { return nil }
 
 // await waits until each has seen it.
