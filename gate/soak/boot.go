@@ -89,9 +89,12 @@ func effective(before Boot, wanted []Part, m Machine) (parts []Part, doubt strin
 		}
 		return kept, ""
 	}
-	sameKernel := !isNew(m.Kernel) && !isNew(m.Build)
-	if sameKernel && slices.ContainsFunc(parts, func(p Part) bool { return isNew(p) && slices.Contains(m.Kernels, p) }) {
+	if isNew(m.Kernel) || isNew(m.Build) {
+		return parts, doubt
+	}
+	inEffect := slices.DeleteFunc(slices.Clone(parts), func(p Part) bool { return isNew(p) && slices.Contains(m.Kernels, p) })
+	if len(inEffect) < len(parts) {
 		doubt = DoubtKernel
 	}
-	return parts, doubt
+	return inEffect, doubt
 }

@@ -74,7 +74,7 @@ func TestParse(t *testing.T) {
 		"a negative epoch":               {map[string]string{epochKey: "-1"}, "not a number"},
 		"a holder alone":                 {map[string]string{holderKey: "a"}, "no phase, but other parts"},
 		"a time that is none":            {sealed(with(open, sinceKey, "noon")), `turn-since is "noon", not a time`},
-		"another version":                {sealed(with(open, versionKey, "2")), `its version is "2", and this gate knows 1`},
+		"another version":                {sealed(with(open, versionKey, "3")), `its version is "3", and this gate knows 1 and 2`},
 		"no version":                     {sealed(with(open, versionKey, "")), `its version is ""`},
 		"another phase, of a later gate": {sealed(with(open, phaseKey, "parked")), `its phase is "parked", which is none`},
 		"open without a boot":            {sealed(with(open, bootKey, "")), "incomplete"},

@@ -15,6 +15,8 @@ import (
 type Kured struct {
 	Namespace, DaemonSet, LockAnnotation string
 	Period                               time.Duration
+	// LockReleaseDelay is how long it keeps its lock after the uncordon.
+	LockReleaseDelay time.Duration
 	// Concurrency is how many nodes may have its lock.
 	Concurrency int
 	// PrometheusURL and BlockingPodSelectors are what it waits for by itself.
@@ -27,6 +29,9 @@ type Kured struct {
 
 // Defaults returns a kured without arguments.
 func Defaults() Kured { return *newKured(nil) }
+
+// Started returns a kured with these arguments.
+func Started(args ...string) Kured { return *newKured(args) }
 
 func newKured(args []string) *Kured {
 	k := &Kured{
@@ -41,6 +46,9 @@ func newKured(args []string) *Kured {
 	}
 	if period, err := time.ParseDuration(flag(args, "period")); err == nil {
 		k.Period = period
+	}
+	if delay, err := time.ParseDuration(flag(args, "lock-release-delay")); err == nil && delay > 0 {
+		k.LockReleaseDelay = delay
 	}
 	if zone := flag(args, "time-zone"); zone != "" {
 		if loaded, err := time.LoadLocation(zone); err == nil {
@@ -80,6 +88,16 @@ func (k *Kured) Acts(at time.Time) bool {
 // Waits reports whether it was told to wait for things of its own, so that an open gate
 // on which it does not act is nobody's fault.
 func (k *Kured) Waits() bool { return k.PrometheusURL != "" || len(k.BlockingPodSelectors) > 0 }
+
+// ActsNext is when it acts next: at that time, or when its window opens; zero: it never does.
+func (k *Kured) ActsNext(at time.Time) time.Time {
+	for end := at.Add(8 * 24 * time.Hour); at.Before(end); at = at.Truncate(time.Minute).Add(time.Minute) {
+		if k.Acts(at) {
+			return at
+		}
+	}
+	return time.Time{}
+}
 
 // window is how long it acts on each of its days.
 func (k *Kured) window() time.Duration {
