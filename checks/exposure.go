@@ -38,9 +38,6 @@ func (o ReadySoakOptions) validate() error {
 		wrong("options.flaps: needs exposure: without it every flap begins the soak anew")
 	case e == nil:
 	default:
-		if time.Duration(o.Duration) <= soak.Grace {
-			wrong("options.exposure: a soak of %s ends before a node's own reboot has settled, which may take %s", o.Duration, soak.Grace)
-		}
 		if e.Growth < 1 || e.Growth > soak.MaxGrowth {
 			wrong("options.exposure.growth: want 1 to %d, not %d", soak.MaxGrowth, e.Growth)
 		}

@@ -22,6 +22,10 @@ type Soaking struct {
 // controlPlaneLabel is on the nodes of the control plane.
 const controlPlaneLabel = "node-role.kubernetes.io/control-plane"
 
+// joinWindow is how long after its Node object was made a joined node may take to become
+// Ready and to have its first record.
+const joinWindow = 15 * time.Minute
+
 // joinSkew is how much before its Node object a joining kubelet may date its conditions.
 const joinSkew = time.Minute
 
@@ -62,11 +66,11 @@ func (s Soaking) member(n Node, records map[string]Entry, now time.Time) soak.No
 	if record.PartsPending != nil {
 		m.Wants, m.WaitsSince = append(slices.Clone(record.PartsPending), status...), record.PendingSince
 	}
-	joined := s.IgnoreJoined && (!recorded && now.Sub(n.Created) < soak.Grace || recorded && record.Err == nil && record.PreviousBootID == "" && !record.BootedAt.After(n.Created))
+	joined := s.IgnoreJoined && (!recorded && now.Sub(n.Created) < joinWindow || recorded && record.Err == nil && record.PreviousBootID == "" && !record.BootedAt.After(n.Created))
 	switch {
 	case !s.GateSelector.Matches(n.Labels), joined:
 		// Of its boot nothing is known, or nothing counts: it neither vouches nor is in soak.
-		if fresh := n.Since.Sub(n.Created); s.IgnoreJoined && n.IsReady() && fresh > -joinSkew && fresh < soak.Grace {
+		if fresh := n.Since.Sub(n.Created); s.IgnoreJoined && n.IsReady() && fresh > -joinSkew && fresh < joinWindow {
 			m.ReadySince = time.Time{}
 		}
 		return m

@@ -351,7 +351,7 @@ func (s *run) nextFlap() {
 // flap lets one node's readiness change, and back.
 func (s *run) flap() {
 	n := &s.members[s.rand.IntN(len(s.members))]
-	if !n.Soaked && !s.now.Before(n.BootedAt.Add(s.Config.Soak)) && n.Quiet() {
+	if !n.Soaked && !s.now.Before(n.BootedAt.Add(s.Config.Soak)) && n.Quiet(s.Config.Soak) {
 		n.Soaked = true // by its own record, when its soak was over
 	}
 	n.ReadySince, s.lastEvent = s.now, s.now

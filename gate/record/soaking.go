@@ -79,7 +79,7 @@ func (w *Writer) judgeSoak(ctx context.Context) error {
 	case node.Disturbed(w.soaking.Soak, w.date.Add(time.Since(w.at))):
 		w.boot.Against = w.boot.Known()
 		w.log.Warn("this node was not quiet in its soak: that is evidence against what it runs, on every node", "readySince", since)
-	case node.Quiet():
+	case node.Quiet(w.soaking.Soak):
 		w.boot.Soaked = true
 		w.log.Info("this node has soaked what it runs")
 	}

@@ -6,8 +6,8 @@ import (
 )
 
 // Grace is how long after a boot a node's Ready condition may still change on account of
-// that boot.
-const Grace = 15 * time.Minute
+// that boot: a quarter of an hour, and of a short soak a quarter.
+func Grace(soak time.Duration) time.Duration { return min(15*time.Minute, soak/4) }
 
 // Node is what is known of one node, by its record and its Node object. The zero value of
 // each field is the doubt.
@@ -54,7 +54,7 @@ func (n Node) soakEnds(soak time.Duration) time.Time { return n.BootedAt.Add(soa
 // the boot, or is not True by then. A change after the soak tells of one during it that
 // it hides, unless the record knows that the soak was quiet.
 func (n Node) Disturbed(soak time.Duration, now time.Time) bool {
-	switch settled := n.BootedAt.Add(Grace); {
+	switch settled := n.BootedAt.Add(Grace(soak)); {
 	case n.Soaked, n.Gone, !now.After(settled):
 		return false
 	case n.ReadySince.After(settled):
@@ -66,12 +66,14 @@ func (n Node) Disturbed(soak time.Duration, now time.Time) bool {
 }
 
 // Quiet reports whether its Ready condition has not changed since the boot.
-func (n Node) Quiet() bool { return n.Ready && !n.ReadySince.After(n.BootedAt.Add(Grace)) }
+func (n Node) Quiet(soak time.Duration) bool {
+	return n.Ready && !n.ReadySince.After(n.BootedAt.Add(Grace(soak)))
+}
 
 // vouches reports whether it has soaked what it runs. Of which something is Unknown, it
 // proves nothing.
 func (n Node) vouches(soak time.Duration, now time.Time) bool {
-	return !n.Gone && n.Agrees && !slices.Contains(n.Runs, Unknown) && !n.inSoak(soak, now) && (n.Soaked || n.Quiet())
+	return !n.Gone && n.Agrees && !slices.Contains(n.Runs, Unknown) && !n.inSoak(soak, now) && (n.Soaked || n.Quiet(soak))
 }
 
 // flapped returns when it flapped, if that is within the last soak and not in its own

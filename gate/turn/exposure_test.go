@@ -84,7 +84,7 @@ func (n *node) tellParts(lease *coordinationv1.Lease) {
 		case b.boot.Soaked:
 		case node.Disturbed(w.soak, w.now()):
 			b.boot.Against = b.boot.Known()
-		case node.Quiet():
+		case node.Quiet(w.soak):
 			b.boot.Soaked = true
 		}
 	}
@@ -243,7 +243,7 @@ func (n *node) flap() {
 	n.body.flapped = n.w.now()
 	for i := range n.w.lived {
 		l := &n.w.lived[i]
-		if after := n.w.now().Sub(l.from); l.node == n.name && l.to.IsZero() && after > soak.Grace && after < n.w.soak {
+		if after := n.w.now().Sub(l.from); l.node == n.name && l.to.IsZero() && after > soak.Grace(n.w.soak) && after < n.w.soak {
 			l.ill = true
 			n.w.log("%s flaps in its soak", n.name)
 		}
