@@ -61,7 +61,11 @@ func (c readySoak) Exposure() (*soak.Rule, cluster.Soaking) {
 	if o.Exposure == nil {
 		return nil, cluster.Soaking{}
 	}
-	rule := o.rule(c.cluster.GoFirstAfter)
+	var firstAfter time.Duration
+	if c.cluster != nil {
+		firstAfter = c.cluster.GoFirstAfter
+	}
+	rule := o.rule(firstAfter)
 	return &rule, o.soaking()
 }
 

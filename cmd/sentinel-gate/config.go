@@ -144,6 +144,9 @@ func (f flags) load(cluster *cluster.Cluster) (*configuration, error) {
 		}
 	}
 	problems = append(problems, checks.Decode("", asJSON, &c)...)
+	if cluster != nil {
+		cluster.GoFirstAfter = time.Duration(c.Turn.GoFirstAfter)
+	}
 	problems = append(problems, c.validateSentinel()...)
 	c.sentinelSound = c.sentinelSound && !slices.ContainsFunc(problems, func(err error) bool { return strings.HasPrefix(err.Error(), "sentinel") })
 	problems = append(problems, c.validate(f.shortTurn)...)

@@ -16,10 +16,10 @@ const defaultNamespace = "sentinel-gate"
 // connect prepares the clients; it sends nothing yet.
 func connect(f flags) (*cluster.Cluster, error) {
 	var missing []error
-	if f.namespace == "" && f.kubeconfig != "" && (f.once || f.verify) { // somebody looks from outside
+	if f.namespace == "" && f.kubeconfig != "" && (f.once || f.verify || f.forecast) { // somebody looks from outside
 		f.namespace = defaultNamespace
 	}
-	if f.nodeName == "" {
+	if f.nodeName == "" && !f.forecast {
 		missing = append(missing, errors.New("the node's name is not known: set --node-name or NODE_NAME (in a pod from fieldRef spec.nodeName)"))
 	}
 	if f.namespace == "" {

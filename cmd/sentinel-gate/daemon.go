@@ -74,7 +74,7 @@ func work(ctx context.Context, f flags, c *configuration, cluster *cluster.Clust
 	if err != nil {
 		return err
 	}
-	cluster.Witness.Persists, cluster.GoFirstAfter = c.soak(nil), time.Duration(c.Turn.GoFirstAfter)
+	cluster.Witness.Persists = c.soak(nil)
 	reader, tell := c.readsPackages(f)
 	if tell != nil {
 		writer.TellParts(*tell)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/prometheus/common/model"
 	"github.com/spf13/pflag"
 )
 
@@ -17,6 +18,17 @@ type flags struct {
 	once, checkConfig, version              bool
 	verify, printRBAC                       bool
 	shortTurn                               bool
+	forecast                                bool
+	whatIf                                  whatIf
+}
+
+// whatIf is what --forecast assumes in the place of what it finds.
+type whatIf struct {
+	nodes, controlPlane, growth int
+	minutesPerNode, flaps       float64
+	window, most                string
+	changeEvery, soak           model.Duration
+	given                       func(flag string) bool
 }
 
 func parse(args []string, stdout io.Writer) (flags, error) {
@@ -37,6 +49,17 @@ func parse(args []string, stdout io.Writer) (flags, error) {
 	set.BoolVar(&f.verify, "verify", false, "show of each step what it looks at and what would make it fail, and touch nothing; exit 0 if every step can fail, 1 if one cannot, 2 if that cannot be found out")
 	set.BoolVar(&f.printRBAC, "print-rbac", false, "print the ClusterRole that the configured steps need, and exit")
 	set.BoolVar(&f.version, "version", false, "print the version, and exit")
+	set.BoolVar(&f.forecast, "forecast", false, "tell how a rollout will go, of this cluster or, with --nodes, of one that is thought of, and exit")
+	w := &f.whatIf
+	set.IntVar(&w.nodes, "nodes", 0, "with --forecast: so many workers that all wait, and no cluster is asked")
+	set.IntVar(&w.controlPlane, "control-plane-nodes", 0, "with --nodes: and so many of the control plane")
+	set.Float64Var(&w.minutesPerNode, "minutes-per-node", 0, "with --forecast: from one node's boot to the next one's; by default as the records show it, else 15")
+	set.StringVar(&w.window, "window", "", "with --forecast: kured's window, such as 22:00-02:00")
+	set.Float64Var(&w.flaps, "flaps-per-node-year", 0, "with --forecast: how often each node flaps")
+	changeEvery, soak := set.String("change-every", "", "with --forecast: how often every node gets a new version, such as 7d"), set.String("soak", "", "with --forecast: the soak")
+	set.IntVar(&w.growth, "growth", 0, "with --forecast: growth of the exposure; 0: one node in soak at a time")
+	set.StringVar(&w.most, "max", "", "with --forecast: max of the exposure, such as 25%")
+	w.given = set.Changed
 	// Tests cannot wait for as long as kured may take from its look to its lock.
 	set.BoolVar(&f.shortTurn, "short-turn", false, "accept a turn.settle, turn.grantTimeout and turn.goFirstAfter that are too short to be safe; for tests alone")
 	_ = set.MarkHidden("short-turn")
@@ -45,6 +68,14 @@ func parse(args []string, stdout io.Writer) (flags, error) {
 			return f, err
 		}
 		return f, unusable{err}
+	}
+	for text, into := range map[*string]*model.Duration{changeEvery: &w.changeEvery, soak: &w.soak} {
+		if *text == "" {
+			continue
+		}
+		if err := into.Set(*text); err != nil {
+			return f, unusable{err}
+		}
 	}
 	if set.NArg() > 0 {
 		return f, unusable{fmt.Errorf("unexpected argument %q", set.Arg(0))}

@@ -81,6 +81,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return printRBAC(f, stdout)
 	case f.verify:
 		return verify(ctx, f, stdout)
+	case f.forecast:
+		return tellForecast(ctx, f, stdout)
 	case f.once:
 		return once(ctx, f, stdout)
 	}

@@ -33,9 +33,13 @@ func once(ctx context.Context, f flags, stdout io.Writer) error {
 	if err != nil {
 		return unusable{err}
 	}
+	out := outside(ctx, f, c)
+	if out == "" { // else the packages and the kernel here are another machine's
+		c.readsPackages(f)
+	}
 	stands, overrides := readTurn(ctx, f, c)
 	decision := pipeline.Evaluate(ctx, overrides, nil)
-	raw, kured := seenOnNode(ctx, f, c, outside(ctx, f, c))
+	raw, kured := seenOnNode(ctx, f, c, out)
 	fmt.Fprintf(stdout, "node %s, %s, configuration %s\n\n", f.nodeName, decision.Began.UTC().Format(time.RFC3339), c.hash)
 	if err := errors.Join(table(stdout, decision), describe(stdout,
 		about{"raw sentinel", []string{raw}},
@@ -44,6 +48,7 @@ func once(ctx context.Context, f flags, stdout io.Writer) error {
 		about{"kured", kured},
 		about{"records", withoutRecords(ctx, c)},
 		about{"turn", stands},
+		about{"exposure", c.exposureNow(ctx, f)},
 	)); err != nil {
 		return err
 	}
@@ -229,10 +234,11 @@ func readTurn(ctx context.Context, f flags, c *configuration) (stands []string, 
 	soak := c.soak(o.Overridden(now))
 	config := c.turnConfig(f.nodeName, "")
 	config.Soak = soak
+	config.Exposure, _ = c.exposure()
 	if _, held := o.Held(f.nodeName); !held && !o.Halted {
 		stands = append(stands, overdue(config, state, ranked, now)...)
 	}
-	if need := time.Duration(len(ranked)) * soak; c.Turn.Deadline > 0 && need > time.Duration(c.Turn.Deadline) {
+	if need := time.Duration(len(ranked)) * soak; config.Exposure == nil && c.Turn.Deadline > 0 && need > time.Duration(c.Turn.Deadline) {
 		stands = append(stands, fmt.Sprintf("the deadline of %s CANNOT BE MET: %s to reboot, and a soak of %s each takes %s", c.Turn.Deadline, gate.Count(len(ranked), "node"), model.Duration(soak), model.Duration(need)))
 	}
 	return stands, o.Overridden(now)

@@ -334,10 +334,27 @@ func (s *run) day() {
 			d.Soaked++
 		}
 	}
-	if rule := s.Config.Exposure; rule != nil {
-		d.Limit = max(1, min(rule.Growth*d.Soaked, rule.Max.Of(len(s.members))))
+	if s.Config.Exposure != nil {
+		d.Limit = s.limit()
 	}
 	s.course.days = append(s.course.days, d)
+}
+
+// limit is how many may be in soak on what is waited for or, where nobody waits, on what was
+// brought last.
+func (s *run) limit() int {
+	rule := *s.Config.Exposure
+	rule.Soak = s.Config.Soak
+	standing := rule.Judge(s.members, s.now)
+	parts := s.members[0].Runs
+	if i := s.waiting(); i >= 0 {
+		parts = s.members[i].Wants
+	}
+	limit := standing.Limit
+	for _, part := range parts {
+		limit = min(limit, standing.LimitOf(part))
+	}
+	return limit
 }
 
 func (s *run) nextFlap() {
