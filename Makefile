@@ -60,7 +60,7 @@ lint: format vet golangci ## vet, golangci-lint, govulncheck, shellcheck, format
 	@# With the flags of its build, so that Kubernetes is compiled once.
 	cd test/kit/controlplane/server && CGO_ENABLED=0 go vet -trimpath ./...
 	.ci/vulncheck
-	shellcheck .ci/run .ci/vulncheck .ci/fuzz deploy/node/bring-into-line.sh deploy/node/rhel/sentinel-gate-reboot-required
+	shellcheck .ci/run .ci/vulncheck .ci/fuzz deploy/node/bring-into-line.sh deploy/node/sentinel-gate-packages deploy/node/rhel/sentinel-gate-reboot-required
 
 .PHONY: format
 format:

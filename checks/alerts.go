@@ -41,6 +41,8 @@ type AlertsOptions struct {
 	RequireFiringMatch []Matcher `json:"requireFiringMatch"`
 	// RequireFiringAgo is how long ago it must have fired already.
 	RequireFiringAgo model.Duration `json:"requireFiringAgo"`
+
+	exposed bool // nodes may soak together
 }
 
 func alertsDefaults() AlertsOptions {
@@ -93,6 +95,10 @@ func (m *Matcher) UnmarshalText(text []byte) error {
 // back the reboot that clears them.
 var neverCount = regexp.MustCompile(`^(?:Watchdog|InfoInhibitor|RebootRequired|SentinelGate.*)$`)
 
+// recentReboot fires for as long as a soak after every boot: with exposure, where several
+// nodes soak at a time, it never counts either.
+const recentReboot = "RecentNodeReboot"
+
 // A rule is late when it was evaluated longer ago than three of its intervals,
 // and than this.
 const ruleLateness = time.Minute
@@ -101,11 +107,12 @@ type alerts struct {
 	options      AlertsOptions
 	prometheus   *prometheusAPI   // nil: only Alertmanager is asked
 	alertmanager *alertmanagerAPI // nil: only Prometheus is asked
+	cluster      *cluster.Cluster
 }
 
 var _ Verifier = alerts{}
 
-func newAlerts(o AlertsOptions, _ *cluster.Cluster) (gate.Check, []error) {
+func newAlerts(o AlertsOptions, on *cluster.Cluster) (gate.Check, []error) {
 	var problems []error
 	if o.RequireFiringAgo <= 0 {
 		problems = append(problems, errors.New("options.requireFiringAgo: must be longer than 0s"))
@@ -113,7 +120,7 @@ func newAlerts(o AlertsOptions, _ *cluster.Cluster) (gate.Check, []error) {
 	if o.RequireFiring != "" && !model.LabelValue(o.RequireFiring).IsValid() {
 		problems = append(problems, errors.New("options.requireFiring: not the name of an alert"))
 	}
-	c := alerts{options: o}
+	c := alerts{options: o, cluster: on}
 	var wrong []error
 	if o.Prometheus.URL != "" || o.Alertmanager.URL == "" {
 		c.prometheus, wrong = newPrometheus("options.prometheus", o.Prometheus)
@@ -144,6 +151,13 @@ type alarm struct {
 	now      time.Time
 }
 
+// asked are the options, with what is configured elsewhere.
+func (c alerts) asked() AlertsOptions {
+	o := c.options
+	o.exposed = c.cluster != nil && c.cluster.Parts != nil
+	return o
+}
+
 // Check asks for the firing alerts, for the required one, and for the state of
 // the rules.
 func (c alerts) Check(ctx context.Context) (gate.Result, error) {
@@ -151,27 +165,27 @@ func (c alerts) Check(ctx context.Context) (gate.Result, error) {
 	if err != nil {
 		return gate.Result{}, err
 	}
-	return quiet(a, c.options), nil
+	return quiet(a, c.asked()), nil
 }
 
 func (c alerts) read(ctx context.Context) (a alarm, err error) {
 	if c.alertmanager != nil {
-		if a.firing, a.since, a.delivery, err = c.alertmanager.alerts(ctx, c.options); err != nil || c.prometheus == nil {
+		if a.firing, a.since, a.delivery, err = c.alertmanager.alerts(ctx, c.asked()); err != nil || c.prometheus == nil {
 			return a, err
 		}
 	}
 	ctx, reading := clock.Read(ctx)
 	if c.alertmanager == nil {
-		if a.firing, err = c.prometheus.vector(ctx, series("ALERTS", c.options.Match, `alertstate="firing"`)); err != nil {
+		if a.firing, err = c.prometheus.vector(ctx, series("ALERTS", c.asked().Match, `alertstate="firing"`)); err != nil {
 			return a, err
 		}
-		if len(blocking(a.firing, c.options)) > 0 {
-			if a.since, err = c.prometheus.vector(ctx, series("ALERTS_FOR_STATE", c.options.Match)); err != nil {
+		if len(blocking(a.firing, c.asked())) > 0 {
+			if a.since, err = c.prometheus.vector(ctx, series("ALERTS_FOR_STATE", c.asked().Match)); err != nil {
 				return a, err
 			}
 		}
 	}
-	if c.options.RequireFiring != "" {
+	if c.asked().RequireFiring != "" {
 		if err := c.askRequired(ctx, &a); err != nil {
 			return a, err
 		}
@@ -197,14 +211,14 @@ func (c alerts) Verify(ctx context.Context) (Verification, error) {
 	known := map[string]bool{}
 	for _, group := range a.rules {
 		for _, rule := range group.Rules {
-			if alerting, ok := rule.(promapi.AlertingRule); ok && !neverCount.MatchString(alerting.Name) && alerting.Name != c.options.RequireFiring {
+			if alerting, ok := rule.(promapi.AlertingRule); ok && !neverCount.MatchString(alerting.Name) && alerting.Name != c.asked().RequireFiring {
 				known[alerting.Name] = true
 			}
 		}
 	}
 	v := Verification{
-		Looked: looked(a, c.options, len(known)),
-		Result: quiet(a, c.options),
+		Looked: looked(a, c.asked(), len(known)),
+		Result: quiet(a, c.asked()),
 	}
 	if a.delivery != nil {
 		v.Looked += ", and " + gate.Count(len(a.delivery.suppressed), "suppressed alert")
@@ -212,7 +226,7 @@ func (c alerts) Verify(ctx context.Context) (Verification, error) {
 			changed := a
 			firing, since := suppressed.sample()
 			changed.firing, changed.since = append(slices.Clone(a.firing), firing), append(slices.Clone(a.since), since)
-			v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf("alert %s is neither silenced nor inhibited", firing.Metric[model.AlertNameLabel]), quiet(changed, c.options)})
+			v.Mutations = append(v.Mutations, Mutation{fmt.Sprintf("alert %s is neither silenced nor inhibited", firing.Metric[model.AlertNameLabel]), quiet(changed, c.asked())})
 		}
 	}
 	if len(known) == 0 {
@@ -221,7 +235,7 @@ func (c alerts) Verify(ctx context.Context) (Verification, error) {
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		changed := a
 		changed.firing = append(slices.Clone(a.firing), &model.Sample{Metric: model.Metric{model.AlertNameLabel: model.LabelValue(name)}, Value: 1})
-		v.Mutations = append(v.Mutations, Mutation{"alert " + name + " fires", quiet(changed, c.options)})
+		v.Mutations = append(v.Mutations, Mutation{"alert " + name + " fires", quiet(changed, c.asked())})
 	}
 	return v, nil
 }
@@ -237,12 +251,12 @@ func looked(a alarm, o AlertsOptions, rules int) string {
 const lookbacks = 15
 
 func (c alerts) askRequired(ctx context.Context, a *alarm) error {
-	required := series("ALERTS", c.options.RequireFiringMatch, `alertstate="firing"`, fmt.Sprintf("alertname=%q", c.options.RequireFiring))
+	required := series("ALERTS", c.asked().RequireFiringMatch, `alertstate="firing"`, fmt.Sprintf("alertname=%q", c.asked().RequireFiring))
 	now, err := c.prometheus.vector(ctx, required)
 	if err != nil {
 		return err
 	}
-	ago := c.options.RequireFiringAgo
+	ago := c.asked().RequireFiringAgo
 	before, err := c.prometheus.vector(ctx, required+" offset "+ago.String())
 	if err != nil {
 		return err
@@ -269,7 +283,7 @@ func blocking(firing model.Vector, o AlertsOptions) model.Vector {
 }
 
 func ignored(name string, o AlertsOptions) bool {
-	return neverCount.MatchString(name) || name == o.RequireFiring && name != "" ||
+	return neverCount.MatchString(name) || o.exposed && name == recentReboot || name == o.RequireFiring && name != "" ||
 		slices.ContainsFunc(o.Ignore, func(r Regexp) bool { return r.MatchString(name) })
 }
 

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/sentinel-gate/sentinel-gate/gate"
+	"github.com/sentinel-gate/sentinel-gate/gate/cluster"
+	"github.com/sentinel-gate/sentinel-gate/gate/packages"
 )
 
 // alert is a sample of ALERTS; labels are pairs.
@@ -51,6 +53,20 @@ func expressions(t testing.TB, texts ...string) []Regexp {
 		}
 	}
 	return out
+}
+
+// F96: with exposure an alert that fires for a day after each boot would undo it.
+func TestRecentNodeRebootDoesNotCountWithExposure(t *testing.T) {
+	for exposed, count := range map[bool]int{false: 1, true: 0} {
+		c := alerts{cluster: &cluster.Cluster{}}
+		if exposed {
+			c.cluster.Parts = func() packages.Found { return packages.Found{} }
+		}
+		firing := model.Vector{{Metric: model.Metric{model.AlertNameLabel: "RecentNodeReboot"}}}
+		if got := blocking(firing, c.asked()); len(got) != count {
+			t.Errorf("with exposure %t %d alerts count: %v", exposed, len(got), got)
+		}
+	}
 }
 
 func TestQuiet(t *testing.T) {

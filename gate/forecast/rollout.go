@@ -284,7 +284,10 @@ func (s *run) returns() {
 	i := s.index[s.state.Holder]
 	s.pass(s.now.Add(s.Kured.LockReleaseDelay + drawn))
 	boot := s.candidates[i].BootID
-	s.as(i, turn.Local{}, turn.Seen{Holder: &turn.Holder{NodeBootID: boot, RecordBootID: boot, Ready: true, LockKnown: true}})
+	d := s.as(i, turn.Local{}, turn.Seen{Holder: &turn.Holder{NodeBootID: boot, RecordBootID: boot, Ready: true, LockKnown: true}})
+	if d.Write == nil { // its soak was over before anybody waited again
+		s.chooses()
+	}
 }
 
 // passOrChange lets time pass until then, or until something new is waited for.

@@ -27,7 +27,8 @@ import (
 // Bounds of what is read.
 const (
 	maxDatabase  = 64 << 20
-	maxList      = 64 << 10
+	maxAsked     = 64 << 10
+	maxList      = 2 << 20
 	maxLine      = 64 << 10
 	maxInstalled = 20_000
 	maxBroken    = 5
@@ -108,7 +109,8 @@ func inode(info fs.FileInfo) uint64 {
 
 // bootReads are the packages that a boot reads, whoever asks for it: microcode, firmware,
 // the initramfs, systemd, libc and the container runtime. Kernels are told apart below.
-var bootReads = regexp.MustCompile(`^(intel-microcode|amd64-microcode|linux-firmware|firmware-[a-z0-9-]+|initramfs-tools|dracut|systemd|libc6|containerd|containerd\.io|cri-o|runc|docker\.io|docker-ce)$`)
+var bootReads = regexp.MustCompile(`^(intel-microcode|amd64-microcode|microcode_ctl|ucode-intel|ucode-amd|linux-firmware|firmware-[a-z0-9-]+|kernel-firmware-[a-z0-9-]+|` +
+	`initramfs-tools|dracut|systemd|libc6|glibc|containerd|containerd\.io|cri-o|runc|docker\.io|docker-ce|flatcar)$`)
 
 // kernelPackage is an installed kernel of Debian's and Ubuntu's, not a name that depends on the latest, or of RPM.
 var kernelPackage = regexp.MustCompile(`^(linux-image-(unsigned-)?[0-9].*|kernel|kernel-core|kernel-default)$`)
@@ -147,6 +149,9 @@ func (r *Reader) read() Found {
 	}
 	kernel := false
 	for _, v := range asked {
+		if v.name == "flatcar" { // an image: what is installed now is not what it would run
+			delete(known, v.name)
+		}
 		kernel = kernel || kernelPackage.MatchString(v.name)
 		switch versions := known[v.name]; {
 		case v.version != "":
@@ -161,7 +166,7 @@ func (r *Reader) read() Found {
 		}
 	}
 	for _, v := range installed {
-		running := !kernel && r.Release != "" && kernelPackage.MatchString(v.name) && strings.HasSuffix(v.name, "-"+r.Release)
+		running := !kernel && r.Release != "" && kernelPackage.MatchString(v.name) && (strings.HasSuffix(v.name, "-"+r.Release) || v.version == r.Release)
 		if bootReads.MatchString(v.name) || running {
 			want(v)
 		}
@@ -176,7 +181,7 @@ func (r *Reader) asked() (asked []version, err error) {
 		if _, err := os.Stat(raw); err != nil {
 			continue
 		}
-		lines, err := readList(raw + askedSuffix)
+		lines, err := readList(raw+askedSuffix, maxAsked)
 		if err != nil {
 			return asked, fmt.Errorf("which packages ask for the reboot is not known: %w", err)
 		}
@@ -200,7 +205,7 @@ func (r *Reader) installed() (installed []version, broken []string, err error) {
 	}
 	found := false
 	for _, raw := range r.Raw {
-		lines, listErr := readList(raw + installedSuffix)
+		lines, listErr := readList(raw+installedSuffix, maxList)
 		if errors.Is(listErr, fs.ErrNotExist) {
 			continue
 		}
@@ -213,6 +218,9 @@ func (r *Reader) installed() (installed []version, broken []string, err error) {
 			}
 		}
 		found, installed = true, append(installed, lines...)
+	}
+	if len(installed) == 0 && found {
+		return nil, nil, fmt.Errorf("the list %s is empty", installedSuffix)
 	}
 	if !found {
 		return nil, nil, fmt.Errorf("neither dpkg's database nor a list %s is there: which versions are installed is not known", installedSuffix)
@@ -240,18 +248,18 @@ var (
 )
 
 // readList reads a list of names, or of names and versions as name=version, one a line.
-func readList(path string) ([]version, error) {
+func readList(path string, most int64) ([]version, error) {
 	f, err := open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxList+1))
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxList {
-		return nil, fmt.Errorf("%s is longer than %d KiB", path, maxList>>10)
+	if int64(len(data)) > most {
+		return nil, fmt.Errorf("%s is longer than %d KiB", path, most>>10)
 	}
 	versions := map[version]bool{}
 	for line := range bytes.Lines(data) {

@@ -78,7 +78,7 @@ func TestRead(t *testing.T) {
 		{"F94: no list", status, "-", "", "containerd.io 1.7.24-1; libc6 2.35-0ubuntu3.8; linux-image-5.15.0-105-generic 5.15.0-105.115; " + unknown, "no such file"},
 		{"F94: a line that is no package", status, "libc6\nrm -rf /\n", "", "containerd.io 1.7.24-1; libc6 2.35-0ubuntu3.8; linux-image-5.15.0-105-generic 5.15.0-105.115; " + unknown, `"rm -rf /", which is no package`},
 		{"F94: one that is not installed", status, "libc6\nlinux-image-6\n", "", "containerd.io 1.7.24-1; libc6 2.35-0ubuntu3.8; " + unknown, "linux-image-6 asks for the reboot, and is not installed"},
-		{"F94: a list that is cut off", status, strings.Repeat("libc6\n", maxList), "", "containerd.io 1.7.24-1; libc6 2.35-0ubuntu3.8; linux-image-5.15.0-105-generic 5.15.0-105.115; " + unknown, "is longer than 64 KiB"},
+		{"F94: a list that is cut off", status, strings.Repeat("libc6\n", maxAsked), "", "containerd.io 1.7.24-1; libc6 2.35-0ubuntu3.8; linux-image-5.15.0-105-generic 5.15.0-105.115; " + unknown, "is longer than 64 KiB"},
 		{"F94: a database without packages", "\n", "libc6\n", "", unknown, "dpkg's database has no package"},
 		{"F94: a database of something else", "Package: a b\nStatus: install ok installed\nVersion: 1\n", "libc6\n", "", unknown, "a stanza that is no package"},
 		{"F94: a package without a version", "Package: libc6\nStatus: install ok installed\n", "libc6\n", "", unknown, "no version of libc6"},

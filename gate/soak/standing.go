@@ -196,6 +196,11 @@ const (
 	ReasonWorkersBefore = "WorkersFirst"
 )
 
+// Reasons are all reasons that Admit gives.
+func Reasons() []string {
+	return []string{ReasonNoParts, ReasonFlaps, ReasonOwnSoak, ReasonLimit, ReasonCanary, ReasonPart, ReasonAgainst, ReasonControlPlane, ReasonWorkersBefore}
+}
+
 // Admit says whether the node may boot into what it wants now, and soak it. name tells a
 // part in words where it is known.
 func (s *Standing) Admit(n Node, name func(Part) string) Refusal {

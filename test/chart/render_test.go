@@ -343,6 +343,39 @@ func TestMonitoring(t *testing.T) {
 	}
 }
 
+// With exposure the gate is shown dpkg's database, kured lets go of its lock at once, and no
+// alert fires for a day after each boot (F96).
+func TestExposureInTheChart(t *testing.T) {
+	const values = `{prometheusRule: {enabled: true}, config: {checks: [{name: soak, type: readySoak, options: {exposure: {}}}]}}`
+	for _, mode := range []string{"daemonset", "sidecar"} {
+		objects := render(t, release, strings.Replace(values, "{prom", "{mode: "+mode+", prom", 1))
+		config := find[corev1.ConfigMap](t, objects, "ConfigMap", release).Data["config.yaml"]
+		if !strings.Contains(config, "dpkgStatus: /host/var/lib/dpkg/status") {
+			t.Errorf("%s: %s", mode, config)
+		}
+		if mode == "daemonset" {
+			pod := find[appsv1.DaemonSet](t, objects, "DaemonSet", release).Spec.Template.Spec
+			mounted := slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool {
+				return m.Name == "dpkg" && m.MountPath == "/host/var/lib/dpkg" && m.ReadOnly
+			})
+			if !mounted || !slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "dpkg" && v.HostPath.Path == "/var/lib/dpkg" }) {
+				t.Errorf("dpkg's database is not mounted: %+v", pod.Containers[0].VolumeMounts)
+			}
+		}
+		for _, o := range objects {
+			if text := fmt.Sprint(o.Object); o.GetKind() == "PrometheusRule" && (strings.Contains(text, "RecentNodeReboot") || !strings.Contains(text, "StatefulSetDown")) {
+				t.Errorf("%s: the rules are %s", mode, text)
+			}
+		}
+		if printed := notes(t, strings.Replace(values, "{prom", "{mode: "+mode+", prom", 1)); !strings.Contains(printed, "lockReleaseDelay: 0\n") {
+			t.Errorf("%s: kured's values are\n%s", mode, printed)
+		}
+	}
+	if strings.Contains(find[corev1.ConfigMap](t, render(t, release, ""), "ConfigMap", release).Data["config.yaml"], "dpkg") {
+		t.Error("without exposure dpkg's database is of no interest")
+	}
+}
+
 // Every metric that the dashboard asks for exists.
 func TestDashboard(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(chart(t), "files/dashboard.json"))

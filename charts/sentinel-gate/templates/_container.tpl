@@ -80,6 +80,12 @@ volumeMounts:
     readOnly: true
     recursiveReadOnly: IfPossible
   {{- end }}
+  {{- if include "sentinel-gate.exposure" . }}
+  # Which versions are installed; everybody on the node may read it.
+  - name: {{ eq .Values.mode "sidecar" | ternary "gate-dpkg" "dpkg" }}
+    mountPath: /host/var/lib/dpkg
+    readOnly: true
+  {{- end }}
   # The only place where the gate can write.
   - name: gated
     mountPath: {{ dir (include "sentinel-gate.gated" .) }}
@@ -102,6 +108,13 @@ volumeMounts:
   hostPath:
     path: {{ $directory }}
     type: Directory
+{{- end }}
+{{- if include "sentinel-gate.exposure" . }}
+- name: {{ eq .Values.mode "sidecar" | ternary "gate-dpkg" "dpkg" }}
+  hostPath:
+    path: /var/lib/dpkg
+    # Where there is no dpkg it stays empty, and the lists of deploy/node serve.
+    type: DirectoryOrCreate
 {{- end }}
 - name: gated
   {{- if eq .Values.mode "sidecar" }}

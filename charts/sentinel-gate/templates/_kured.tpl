@@ -14,7 +14,7 @@ configuration:
   drainTimeout: 30m
   forceReboot: false
   lockTtl: 0
-  lockReleaseDelay: 5m
+  lockReleaseDelay: {{ if include "sentinel-gate.exposure" . }}0{{ else }}5m{{ end }}
 {{- if eq .Values.mode "sidecar" }}
 volumeMounts:
   - name: gated
