@@ -33,7 +33,7 @@ func TestChaos(t *testing.T) {
 		defer end()
 		f.reach(tormented, 5*time.Minute, func() bool { return f.reboots >= *reboots })
 	}()
-	c.run(tormented, ctx, rand.New(rand.NewPCG(*seed, 0))) //nolint:gosec // to be repeated
+	c.run(tormented, ctx, rand.New(rand.NewPCG(*seed, 0)), faults) //nolint:gosec // to be repeated
 	f.mu.Lock()
 	f.quiet = true
 	f.noted("the faults end")

@@ -52,7 +52,7 @@ type chaos struct {
 // run makes faults until ctx ends, at most a few at a time, and returns when all
 // is right again. Which, where and for how long follows from rng; always is the
 // context of the run, in which they end.
-func (c *chaos) run(ctx, always context.Context, rng *rand.Rand) {
+func (c *chaos) run(ctx, always context.Context, rng *rand.Rand, faults []fault) {
 	total := 0
 	for _, f := range faults {
 		total += f.weight

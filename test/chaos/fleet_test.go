@@ -57,6 +57,7 @@ type fleet struct {
 	forbidden  map[*prohibition]bool
 	quiet      bool // no node asks for another reboot
 	passes     int
+	exposure   *exposure // nil: one soak at a time
 }
 
 // member is a node of the fleet.
@@ -76,6 +77,8 @@ type member struct {
 	bootID   string
 	bootedAt time.Time
 	logs     []string // of daemons that have ended
+
+	software software // of the fleet's mu
 }
 
 // disturbance is what keeps a gate from being told anything.
@@ -220,7 +223,7 @@ func (f *fleet) look() {
 				f.violated("the gate of %s is open, and kured acts on that of %s since %s", m.name, other.name, since.Sub(f.began))
 			}
 		}
-		if over := f.rebooted.Add(soak); now.Before(over) {
+		if over := f.rebooted.Add(soak); f.exposure == nil && now.Before(over) {
 			f.violated("the gate of %s is open %s before the soak after the reboot of %s is over", m.name, over.Sub(now), f.rebootedBy.name)
 		}
 		for p := range f.forbidden {
@@ -239,6 +242,9 @@ func (f *fleet) look() {
 	if open != nil {
 		f.opened++
 		f.noted("%s resolves", open.name)
+		if f.exposure != nil {
+			f.judgeOpening(open, time.Now())
+		}
 		if !f.rebooted.IsZero() && f.rebootedBy != nil {
 			f.gaps = append(f.gaps, time.Since(f.rebooted)-soak)
 			f.rebootedBy = nil
@@ -271,11 +277,21 @@ func (m *member) join(ctx context.Context) error {
 	defer m.state.Unlock()
 	node, err := m.cp.AddNode(ctx, m.name, controlplane.ReadySince(time.Now().Add(-cluster.BootedAgo)), func(n *corev1.Node) {
 		n.Status.NodeInfo.BootID = m.bootID
+		if kernel := m.kernel(); kernel != "" {
+			n.Status.NodeInfo.KernelVersion = kernel
+		}
 	})
 	if err == nil {
 		m.node = node
 	}
 	return err
+}
+
+// kernel is the one that runs; empty: that is of no interest.
+func (m *member) kernel() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.software.kernel
 }
 
 // run starts the daemon whenever it has ended, as a kubelet does, and kills it in
@@ -359,6 +375,9 @@ func (m *member) reboot(ctx context.Context, away time.Duration) error {
 	delete(m.acting, m)
 	m.rebooted, m.rebootedBy = m.bootedAt, m
 	m.reboots++
+	if m.exposure != nil {
+		m.boots(m.bootedAt, true)
+	}
 	m.noted("%s: REBOOTED (%d), its daemon comes back in %s", m.name, m.reboots, away)
 	return nil
 }

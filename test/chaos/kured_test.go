@@ -48,6 +48,13 @@ func (k *kured) run(ctx context.Context) {
 
 // requireReboot makes the raw sentinel.
 func (k *kured) requireReboot() {
+	if k.exposure != nil {
+		k.mu.Lock()
+		version := k.exposure.version
+		k.mu.Unlock()
+		k.update(version, k.some(k.rng)...)
+		return
+	}
 	if err := k.host.RequireReboot("linux-image"); err != nil {
 		k.note("%s: %v", k.name, err)
 	}
@@ -121,6 +128,9 @@ func (k *kured) act(ctx context.Context) {
 // report tells the API server of the boot, as the kubelet does.
 func (k *kured) report(ctx context.Context) error {
 	patch := fmt.Sprintf(`{"status":{"nodeInfo":{"bootID":%q}}}`, k.boot())
+	if kernel := k.kernel(); kernel != "" {
+		patch = fmt.Sprintf(`{"status":{"nodeInfo":{"bootID":%q,"kernelVersion":%q}}}`, k.boot(), kernel)
+	}
 	_, err := k.cp.Client().CoreV1().Nodes().Patch(ctx, k.name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
 	return err
 }

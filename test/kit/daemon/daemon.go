@@ -121,6 +121,9 @@ func Command(ctx context.Context, o Options) (*exec.Cmd, error) {
 		if mode == "" {
 			mode = "tether"
 		}
+		if _, err := os.Stat(o.Host.dpkg()); err == nil {
+			mode += ", dpkgStatus: " + o.Host.dpkg()
+		}
 		config = fmt.Sprintf("apiVersion: sentinel-gate.io/v1alpha1\nkind: GateConfiguration\nsentinel: {raw: %s, gated: %s, mode: %s}\n%s\nchecks:\n%s\n",
 			o.Host.Raw, o.Host.Gated, mode, o.Settings, "  "+strings.ReplaceAll(o.Checks, "\n", "\n  "))
 	}
