@@ -38,6 +38,12 @@ var (
 	turnHeld            = desc("turn_held", "Whether this node is held.")
 	turnWaiting         = desc("turn_waiting", "How many nodes waited when the turn was last granted.")
 	turnNotActedOn      = desc("turn_not_acted_on", "How many open gates in a row kured ignored; at 2 the turn stops.")
+	turnPassedOver      = desc("turn_passed_over", "1 for each node that had the turn, could not use it, and now goes last, with the cause.", "holder", "cause")
+	turnInSoak          = desc("turn_in_soak", "With exposure: how many nodes were in soak when the turn last looked.")
+	turnExposureLimit   = desc("turn_exposure_limit", "With exposure: how many nodes may be in soak together.")
+	turnSoaked          = desc("turn_soaked", "With exposure: how many nodes had soaked what they run when the turn last looked.")
+	turnAgainst         = desc("turn_evidence_against", "With exposure: how many nodes crashed or flapped in their soak of what they run.")
+	turnNextAt          = desc("turn_next_timestamp_seconds", "With exposure: before when nobody may reboot by what is known, and 0 where somebody may.")
 	turnOverrides       = desc("turn_overrides", "How many steps operators have overridden, expired overrides included.")
 	foreign             = desc("foreign_entries_removed_total", "How often something other than this gate changed the entry at the gated path.")
 )
@@ -80,7 +86,8 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rebootRequired, rebootRequiredSince, rawSentinelProblem, state, stateSince, openSince,
 		stepVerdict, stepBlockingSince, stepSoft, evaluationsTotal, lastEvaluation, nextEvaluation, kuredWired, foreign,
-		turnPhase, turnSince, turnKnown, turnHalted, turnHeld, turnWaiting, turnNotActedOn, turnOverrides,
+		turnPhase, turnSince, turnKnown, turnHalted, turnHeld, turnWaiting, turnNotActedOn, turnOverrides, turnPassedOver,
+		turnInSoak, turnExposureLimit, turnSoaked, turnAgainst, turnNextAt,
 	} {
 		ch <- d
 	}
@@ -144,6 +151,18 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(turnWaiting, float64(v.State.Waiting))
 	gauge(turnNotActedOn, float64(v.State.NotActedOn))
 	gauge(turnOverrides, float64(len(v.Operator.Overrides)))
+	for _, p := range v.State.PassedOver { // 20 at most
+		gauge(turnPassedOver, 1, p.Node, string(p.Cause))
+	}
+	if !v.State.Exposed {
+		return
+	}
+	soaks := v.State.Soaks
+	gauge(turnInSoak, float64(soaks.InSoak))
+	gauge(turnExposureLimit, float64(soaks.Limit))
+	gauge(turnSoaked, float64(soaks.Soaked))
+	gauge(turnAgainst, float64(soaks.Against))
+	gauge(turnNextAt, seconds(v.State.NextAt))
 }
 
 func truth(b bool) float64 {

@@ -46,6 +46,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 		TurnOn: true,
 		Raw:    gate.Raw{Pending: true},
 		State:  gate.Closed,
+		Turn:   turn.View{State: turn.State{Exposed: true, PassedOver: []turn.PassedOver{{Node: "n", Cause: turn.CauseNoKured}}}},
 		Decision: gate.Decision{Began: time.Now(), Outcomes: gate.Outcomes{
 			{Name: "a", Type: "nodesReady", Verdict: gate.Fail, Reason: "NodesNotReady", Seconds: 1, Since: time.Now()},
 		}},

@@ -72,6 +72,12 @@ func (a *admission) admit(n Candidate) bool {
 	return false
 }
 
+// soaks is how the soaks stand.
+func (a *admission) soaks() Soaks {
+	s := a.standing
+	return Soaks{len(s.InSoak), s.Limit, s.Soaked, len(s.Against)}
+}
+
 // sleep is until when nobody looks.
 func (a *admission) sleep() time.Time {
 	at, longest := a.nextAt, a.now.Add(maxSleep)
@@ -93,7 +99,7 @@ func (a *admission) nobody(s State, l Local, seen Seen, after string, waiting []
 		return d
 	}
 	next := waiting[:min(len(waiting), nextNames)]
-	d.Write = &State{Phase: PhaseFree, Holder: after, NotActedOn: s.NotActedOn, Next: next, Waiting: len(waiting), PassedOver: s.PassedOver, NextAt: at, NextWhy: a.reason}
+	d.Write = &State{Phase: PhaseFree, Holder: after, NotActedOn: s.NotActedOn, Next: next, Waiting: len(waiting), PassedOver: s.PassedOver, NextAt: at, NextWhy: a.reason, Soaks: a.soaks()}
 	if s.Phase == PhaseSoaking {
 		d.Write.NotActedOn = 0
 	}

@@ -167,6 +167,9 @@ func Decide(c Config, s State, o Operator, l Local, seen Seen) Move {
 		if d.Write.Exposed && d.Write.RebootedAt.IsZero() {
 			d.Write.RebootedAt = s.RebootedAt
 		}
+		if d.Write.Exposed && d.Write.Soaks == (Soaks{}) {
+			d.Write.Soaks = s.Soaks
+		}
 	}
 	return d
 }
@@ -312,8 +315,12 @@ func grant(c Config, s State, o Operator, l Local, seen Seen, after, why string)
 	if len(next) > nextNames {
 		next = next[:nextNames]
 	}
+	var soaks Soaks
+	if admission != nil {
+		soaks = admission.soaks()
+	}
 	return Move{
-		Write: &State{Phase: PhaseGranted, Holder: chosen.Node, BootID: chosen.BootID, Acknowledged: chosen.Node == c.Node, NotActedOn: notActedOn, Next: next, Waiting: len(waiting), PassedOver: s.PassedOver},
+		Write: &State{Soaks: soaks, Phase: PhaseGranted, Holder: chosen.Node, BootID: chosen.BootID, Acknowledged: chosen.Node == c.Node, NotActedOn: notActedOn, Next: next, Waiting: len(waiting), PassedOver: s.PassedOver},
 		Why:   fmt.Sprintf("%s, and %s is next", why, chosen.Node),
 	}
 }

@@ -67,6 +67,7 @@ const (
 	nextAtKey    = "sentinel-gate.io/turn-next-at"
 	nextWhyKey   = "sentinel-gate.io/turn-next-why"
 	extendedKey  = "sentinel-gate.io/turn-extended-resources"
+	soaksKey     = "sentinel-gate.io/turn-soaks"
 
 	// version is of a turn without exposure, and exposedVersion of one with it: gates that
 	// know nothing of exposure refuse that.
@@ -105,10 +106,31 @@ type State struct {
 	// one that would be next; zero: that was not looked for yet.
 	NextAt  time.Time
 	NextWhy string
+	// Soaks are how the soaks stood when somebody was chosen last.
+	Soaks Soaks
 	// Extended are the extended resources that the holder had before its reboot.
 	Extended string
 	// PassedOver are those that could not use the turn; they rank last.
 	PassedOver []PassedOver
+}
+
+// Soaks is how the soaks of all nodes stand: how many are in soak, of at most how many; how
+// many have soaked what they run, and how many gave evidence against it.
+type Soaks struct{ InSoak, Limit, Soaked, Against int }
+
+func (s Soaks) String() string {
+	if s == (Soaks{}) {
+		return ""
+	}
+	return fmt.Sprintf("in soak %d of %d, soaked %d, against %d", s.InSoak, s.Limit, s.Soaked, s.Against)
+}
+
+// parseSoaks reads what String wrote; of anything else nothing is known.
+func parseSoaks(text string) (s Soaks) {
+	if _, err := fmt.Sscanf(text, "in soak %d of %d, soaked %d, against %d", &s.InSoak, &s.Limit, &s.Soaked, &s.Against); err != nil {
+		return Soaks{}
+	}
+	return s
 }
 
 // Concerns reports whether the node has the turn or, with exposure, rebooted last and has
@@ -161,7 +183,7 @@ func Parse(lease *coordinationv1.Lease) (State, error) {
 	s.NotActedOn, s.Waiting = int(number(unactedKey)), int(number(waitingKey))
 	s.PassedOver = parsePassedOver(a[passedOverKey])
 	if s.Exposed = a[versionKey] == exposedVersion; s.Exposed {
-		s.NextAt, s.NextWhy, s.Extended = moment(nextAtKey), a[nextWhyKey], a[extendedKey]
+		s.NextAt, s.NextWhy, s.Extended, s.Soaks = moment(nextAtKey), a[nextWhyKey], a[extendedKey], parseSoaks(a[soaksKey])
 	}
 	if a[nextKey] != "" {
 		s.Next = strings.Split(a[nextKey], ",")
@@ -209,13 +231,13 @@ func (s State) Put(lease *coordinationv1.Lease) {
 	if s.Exposed {
 		written = exposedVersion
 	} else {
-		s.NextAt, s.NextWhy, s.Extended = time.Time{}, "", ""
+		s.NextAt, s.NextWhy, s.Extended, s.Soaks = time.Time{}, "", "", Soaks{}
 	}
 	for key, value := range map[string]string{
 		versionKey: written, epochKey: strconv.FormatInt(s.Epoch, 10), phaseKey: string(s.Phase), holderKey: s.Holder, bootKey: s.BootID,
 		sinceKey: text(s.Since), rebootedKey: text(s.RebootedAt), ackedKey: truth(s.Acknowledged), withdrawnKey: truth(s.Withdrawn),
 		unactedKey: count(int64(s.NotActedOn)), nextKey: strings.Join(s.Next, ","), waitingKey: count(int64(s.Waiting)),
-		passedOverKey: putPassedOver(s.PassedOver), nextAtKey: text(s.NextAt), nextWhyKey: s.NextWhy, extendedKey: s.Extended,
+		passedOverKey: putPassedOver(s.PassedOver), nextAtKey: text(s.NextAt), nextWhyKey: s.NextWhy, extendedKey: s.Extended, soaksKey: s.Soaks.String(),
 	} {
 		if value == "" {
 			delete(lease.Annotations, key)
@@ -236,7 +258,7 @@ func seal(annotations map[string]string) string {
 	hash := sha256.New()
 	keys := []string{versionKey, epochKey, phaseKey, holderKey, bootKey, sinceKey, rebootedKey, ackedKey, withdrawnKey, unactedKey, nextKey, waitingKey}
 	if annotations[versionKey] == exposedVersion {
-		keys = append(keys, nextAtKey, nextWhyKey, extendedKey)
+		keys = append(keys, nextAtKey, nextWhyKey, extendedKey, soaksKey)
 	}
 	for _, key := range keys {
 		fmt.Fprintf(hash, "%s=%s\n", key, annotations[key])
