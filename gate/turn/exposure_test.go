@@ -320,3 +320,53 @@ func (w *world) lives() (text string) {
 	}
 	return text
 }
+
+// TestExposureLiveness lets one update reach every node of a cluster that is well, among
+// restarts, watches that end or fall silent, and wrong dates. It does within the soaks that
+// the growth needs, and the time that each node may take.
+func TestExposureLiveness(t *testing.T) {
+	property(t, func(rt *rapid.T, draw func(string, int) int) {
+		soakFor := rapid.SampledFrom([]time.Duration{time.Hour, 24 * time.Hour}).Draw(rt, "soak")
+		nodes := 2 + draw("nodes", 12)
+		rule := soak.Rule{Growth: 1 + draw("growth", 3), Max: soak.Amount{Count: 1 + draw("max", nodes)}}
+		w := newExposedWorld(soakFor, nodes, rapid.Uint64().Draw(rt, "seed"), rule)
+		for _, n := range w.nodes {
+			n.update(simKernel, "2")
+		}
+		w.disturb = func() {
+			n := w.nodes[w.rand.IntN(len(w.nodes))]
+			switch g, does := n.gate, w.rand.IntN(2000); {
+			case g == nil:
+			case does == 0:
+				w.restart(n)
+			case does < 5:
+				g.loses(nil)
+			case does < 9:
+				g.silent = true
+			case does == 9 && g.told && g.skew == 0:
+				g.skew, g.skewed = []time.Duration{8 * time.Hour, -8 * time.Hour}[w.rand.IntN(2)], w.clock
+			}
+			for _, n := range w.nodes {
+				if n.gate != nil && n.gate.skew != 0 && w.since(n.gate.skewed) >= 5*time.Minute {
+					n.gate.skew = 0
+				}
+			}
+		}
+		waves := 1 // the first soak, of the new Lease
+		for soaked := 0; soaked < nodes; waves++ {
+			soaked += max(1, min(rule.Growth*soaked, rule.Max.Count))
+		}
+		config := w.nodes[0].gate.core.config
+		one := config.silence() + 2*config.GrantTimeout + 2*config.Settle + config.gone() + spread
+		bound := time.Duration(waves)*(soakFor+5*time.Minute) + time.Duration(nodes)*one
+		began := w.clock
+		w.calm(w.clock.Add(bound), prompt)
+		if w.pending() {
+			s := ""
+			for _, n := range w.nodes {
+				s += fmt.Sprintf("\n%s: raw %t, %s", n.name, n.raw, n.gate.view.Why())
+			}
+			w.fatalf("after %s, of %s at most, nodes still wait: %+v%s%s", w.since(began), bound, w.state(), s, w.lives())
+		}
+	})
+}

@@ -43,6 +43,8 @@ type rollout struct {
 	*versions
 	members []*member
 	looks   *looks
+	// exposure: gates that are started have it in their configuration.
+	exposure bool
 }
 
 // member is a node of the rollout.
@@ -74,17 +76,25 @@ func newRollout(ctx context.Context, t *testing.T, v *versions, size int) *rollo
 	return r
 }
 
-// start starts the node's gate, always with the same configuration file.
+// start starts the node's gate, always with the same configuration file, but for exposure.
 func (r *rollout) start(t *testing.T, m *member, binary string) {
 	t.Helper()
+	options := fmt.Sprintf("duration: %s", soak)
+	if r.exposure && binary == r.present {
+		options += ", exposure: {max: 2}, flaps: 100%"
+		must(t, m.host.Install(map[string]string{"linux-image-6.12.0-amd64": "1"}))
+		must(t, m.host.RunKernel("6.12.0"))
+	} else {
+		must(t, m.host.Uninstall())
+	}
 	d, err := daemon.Start(t.Context(), daemon.Options{
 		Binary: binary, Host: m.host, Node: m.node.Name, Namespace: cluster.Namespace, Kubeconfig: r.kubeconfig,
 		Settings: "interval: 400ms\nmaxAge: 3s\ntimeout: 1s\nstabilize: 500ms\nturn: {settle: 15m, grantTimeout: 30m}",
 		Checks: fmt.Sprintf(`
 - {name: nodes, type: nodesReady}
 - {name: cni, type: podsReady, options: {preset: calico}}
-- {name: soak, type: readySoak, options: {duration: %s}}
-`, soak),
+- {name: soak, type: readySoak, options: {%s}}
+`, options),
 	})
 	must(t, err)
 	m.daemon, m.binary = d, binary

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -85,6 +86,40 @@ func TestRolloutGoesOn(t *testing.T) {
 		if went[open] {
 			t.Errorf("%s has rebooted, and its gate is open again", open.node.Name)
 		}
+	}
+}
+
+// Gates with exposure take over in the middle of a soak that gates without began: it runs to its end. From then on the
+// turn is of version 2, and a gate of the version before refuses it, beside the others, of which one opens.
+func TestExposureIsTurnedOn(t *testing.T) {
+	t.Parallel()
+	v := shared.Get(t)
+	ctx := suite.Context(t, 5*time.Minute)
+	r := newRollout(ctx, t, v, 3)
+	first := r.awaitOpen(ctx, t)
+	soakEnds := r.reboot(ctx, t, first)
+	r.exposure = true
+	r.replace(ctx, t, v.present, soakEnds)
+	second := r.awaitOpen(ctx, t)
+	if second == first {
+		t.Errorf("%s has rebooted, and its gate is open again", first.node.Name)
+	}
+	if got := r.annotations(ctx, t, turnLease)["sentinel-gate.io/turn-version"]; got != "2" {
+		t.Errorf("the turn is of version %q", got)
+	}
+	for _, m := range r.members {
+		if m == first || m == second {
+			continue
+		}
+		m.end(ctx, t, syscall.SIGTERM)
+		r.start(t, m, v.old)
+		_, err := m.daemon.Await(ctx, 0, "a gate that refuses the turn", func(l daemon.Line) bool {
+			return l.State == "Closed" && strings.Contains(l.Msg, `its version is "2"`)
+		})
+		must(t, err)
+	}
+	if !second.host.Resolves() {
+		t.Errorf("the gate of %s is closed because another does not know the turn", second.node.Name)
 	}
 }
 

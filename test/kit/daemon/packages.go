@@ -27,6 +27,9 @@ func (h *Host) Install(versions map[string]string) error {
 	return errors.Join(os.WriteFile(next, []byte(b.String()), 0o644), os.Rename(next, h.dpkg()))
 }
 
+// Uninstall takes dpkg's database away, and a daemon is told of none.
+func (h *Host) Uninstall() error { return os.RemoveAll(filepath.Dir(h.dpkg())) }
+
 // RunKernel makes the release that of the running kernel.
 func (h *Host) RunKernel(release string) error {
 	dir := filepath.Join(h.Proc, "sys/kernel")
