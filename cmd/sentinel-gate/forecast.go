@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +36,7 @@ func tellForecast(ctx context.Context, f flags, stdout io.Writer) error {
 		if err != nil {
 			return unusable{err}
 		}
-		if r, assumed, err = c.rollout(ctx, f); err != nil {
+		if r, _, assumed, err = c.rollout(ctx, f); err != nil {
 			return unusable{err}
 		}
 		deadline = time.Duration(c.Turn.Deadline)
@@ -106,8 +105,8 @@ func rolloutOf(c turn.Config, stabilize time.Duration) forecast.Rollout {
 	return forecast.Rollout{Config: c, Stabilize: stabilize, Kured: wiring.Started("--period=1m")}
 }
 
-// rollout is this cluster as it is.
-func (c *configuration) rollout(ctx context.Context, f flags) (r forecast.Rollout, assumed []string, err error) {
+// rollout is this cluster as it is, of which so many nodes wait.
+func (c *configuration) rollout(ctx context.Context, f flags) (r forecast.Rollout, waiting int, assumed []string, err error) {
 	r = rolloutOf(c.turnConfig(f.nodeName, ""), time.Duration(c.Stabilize))
 	rule, soaking := c.exposure()
 	r.Config.Soak, r.Config.Exposure = c.soak(nil), rule
@@ -116,17 +115,17 @@ func (c *configuration) rollout(ctx context.Context, f flags) (r forecast.Rollou
 	ctx, reading := clock.Read(ctx)
 	lease, err := c.cluster.LeaseClient().Get(ctx, turn.LeaseName, metav1.GetOptions{})
 	if err != nil {
-		return r, nil, fmt.Errorf("reading the turn: %w", err)
+		return r, 0, nil, fmt.Errorf("reading the turn: %w", err)
 	}
 	if r.State, err = turn.Parse(lease); err != nil {
-		return r, nil, err
+		return r, 0, nil, err
 	}
 	candidates, members, err := turn.ListSoaks(ctx, c.cluster.LeaseClient(), c.cluster.NodeClient(), c.Turn.tiers(), soaking)
 	if err != nil {
-		return r, nil, err
+		return r, 0, nil, err
 	}
 	if r.Now, err = reading.Now(); err != nil {
-		return r, nil, err
+		return r, 0, nil, err
 	}
 	tiers := map[string]turn.Candidate{}
 	for _, n := range candidates {
@@ -139,9 +138,12 @@ func (c *configuration) rollout(ctx context.Context, f flags) (r forecast.Rollou
 		} else if n.WaitsSince = since; n.Wants == nil { // its gate tells no parts
 			n.Wants = []soak.Part{soak.Unknown}
 		}
+		if n.Wants != nil {
+			waiting++
+		}
 		r.Nodes = append(r.Nodes, n)
 	}
-	if !slices.ContainsFunc(r.Nodes, func(n forecast.Node) bool { return n.Wants != nil }) {
+	if waiting == 0 {
 		assumed = append(assumed, "nobody waits now: as if every node waited for the same update")
 		for i := range r.Nodes {
 			if n := &r.Nodes[i]; !n.Gone {
@@ -161,7 +163,7 @@ func (c *configuration) rollout(ctx context.Context, f flags) (r forecast.Rollou
 	} else {
 		assumed = append(assumed, "a kured that looks every minute and has no window: its arguments can be read on its node alone; give --window")
 	}
-	return r, assumed, nil
+	return r, waiting, assumed, nil
 }
 
 // exposureNow says, where exposure is configured, how the soaks stand and when the last node
@@ -171,17 +173,13 @@ func (c *configuration) exposureNow(ctx context.Context, f flags) []string {
 	if rule == nil {
 		return nil
 	}
-	r, _, err := c.rollout(ctx, f)
+	r, waiting, _, err := c.rollout(ctx, f)
 	if err != nil {
 		return []string{"unknown: " + oneLine(err.Error())}
 	}
 	var members []soak.Node
-	waiting := 0
 	for _, n := range r.Nodes {
 		members = append(members, n.Node)
-		if n.Wants != nil && !n.WaitsSince.Equal(r.Now) {
-			waiting++
-		}
 	}
 	standing := rule.Judge(members, r.Now)
 	lines := []string{standing.String()}

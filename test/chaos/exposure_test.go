@@ -14,11 +14,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// exposedSoak is long enough to tell its beginning, its middle and its end apart, and in a
+// short run shorter.
+func exposedSoak() time.Duration {
+	if *reboots < 20 {
+		return 12 * time.Second
+	}
+	return 20 * time.Second
+}
+
 const (
-	exposedSoak = 20 * time.Second
 	// exposedSteps lets up to half of the nodes soak at a time. The faults make nodes flap, and
 	// boot without the turn: that holds nobody up but who runs what they ran.
-	exposedSteps = "[{name: soak, type: readySoak, options: {duration: 20s, exposure: {growth: 2, max: 50%}, flaps: 100%}}]"
+	exposedSteps = "[{name: soak, type: readySoak, options: {duration: %s, exposure: {growth: 2, max: 50%%}, flaps: 100%%}}]"
 	growth       = 2
 	// dated is how far the time in a record, or in a Node object, may be from what was.
 	dated = 4 * time.Second
@@ -41,7 +49,7 @@ type life struct {
 	ill      bool // it flapped or crashed in its soak
 }
 
-func (l *life) inSoak(now time.Time) bool { return l.to.IsZero() && now.Sub(l.from) < exposedSoak }
+func (l *life) inSoak(now time.Time) bool { return l.to.IsZero() && now.Sub(l.from) < exposedSoak() }
 
 // software is what a member has.
 type software struct {
@@ -59,7 +67,7 @@ func newExposedFleet(ctx context.Context, t *testing.T, size int, fail context.C
 	f := newFleet(ctx, t, size, quick, fail)
 	f.exposure = &exposure{version: 1}
 	for _, m := range f.members {
-		m.options.Checks = exposedSteps
+		m.options.Checks = fmt.Sprintf(exposedSteps, exposedSoak())
 		m.software = software{installed: map[string]string{kernelPackage: "1", "libc6": "1", "systemd": "1"}, kernel: "1"}
 		m.software.before = m.software.installed
 		f.must(errors.Join(m.host.Install(m.software.installed), m.host.RunKernel(m.software.kernel)))
@@ -83,7 +91,7 @@ func (f *fleet) lives(m *member, at time.Time) {
 func (m *member) boots(at time.Time, byTurn bool) {
 	for _, l := range m.exposure.lives {
 		if l.who == m && l.to.IsZero() {
-			if l.to = at; !byTurn && at.Sub(l.from) < exposedSoak-dated {
+			if l.to = at; !byTurn && at.Sub(l.from) < exposedSoak()-dated {
 				l.ill = true
 			}
 		}
@@ -177,7 +185,7 @@ func (f *fleet) refuses(m *member, installed map[string]string, now time.Time) s
 				soaks++
 			case l.ill && l.to.IsZero():
 				against++
-			case !l.ill && (l.to.IsZero() || l.to.Sub(l.from) >= exposedSoak):
+			case !l.ill && (l.to.IsZero() || l.to.Sub(l.from) >= exposedSoak()):
 				soaked++
 			}
 		}
@@ -211,7 +219,7 @@ func (c *chaos) flap(ctx context.Context, rng *rand.Rand, m *member) {
 	defer m.mu.Unlock()
 	for _, l := range m.exposure.lives {
 		after := at.Sub(l.from)
-		if l.who == m && l.to.IsZero() && after > exposedSoak/4+dated && after < exposedSoak-dated {
+		if l.who == m && l.to.IsZero() && after > exposedSoak()/4+dated && after < exposedSoak()-dated {
 			l.ill = true
 			m.noted("%s: flapped in its soak", m.name)
 		}
