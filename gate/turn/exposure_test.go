@@ -29,12 +29,12 @@ type body struct {
 
 // life is one boot of a machine as it truly was, which no gate is told.
 type life struct {
-	node, kind string
-	from, to   time.Time // zero: it lasts
-	runs       map[string]bool
-	ill        bool // it flapped, or crashed, in its soak
-	announced  bool
-	removed    time.Time // its Node object was deleted then
+	node      string
+	from, to  time.Time // zero: it lasts
+	runs      map[string]bool
+	ill       bool // it flapped, or crashed, in its soak
+	announced bool
+	removed   time.Time // its Node object was deleted then
 }
 
 const simKernel = "linux"
