@@ -72,6 +72,7 @@ func (f *fleet) live(ctx context.Context, seed uint64, kureds bool) (stop func()
 	}
 	all.Go(func() { f.watch(ctx) })
 	all.Go(func() { f.heartbeats(ctx) })
+	all.Go(func() { f.tick(ctx) })
 	return sync.OnceFunc(func() { cancel(); all.Wait() })
 }
 

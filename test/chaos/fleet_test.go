@@ -408,6 +408,21 @@ func (f *fleet) heartbeats(ctx context.Context) {
 	}
 }
 
+// tick lets the hosts' uptime go on, as a kernel does: else a boot would seem to be later, the
+// later it is looked at.
+func (f *fleet) tick(ctx context.Context) {
+	for pass(ctx, 5*time.Second) {
+		for _, m := range f.members {
+			m.state.Lock()
+			err := m.host.Boot(m.bootID, time.Since(m.bootedAt))
+			m.state.Unlock()
+			if err != nil {
+				m.note("%s: %v", m.name, err)
+			}
+		}
+	}
+}
+
 // within gives f the time that a request may take.
 func within(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

@@ -44,12 +44,17 @@ func (h *Host) Run(pid int) error {
 // End takes it away again.
 func (h *Host) End(pid int) error { return os.Remove(filepath.Join(h.Proc, fmt.Sprint(pid))) }
 
-// Boot writes what the kernel would after a boot.
+// Boot writes what the kernel tells so long after a boot.
 func (h *Host) Boot(bootID string, uptime time.Duration) error {
 	return errors.Join(
-		os.WriteFile(filepath.Join(h.Proc, "sys/kernel/random/boot_id"), []byte(bootID+"\n"), 0o644),
-		os.WriteFile(filepath.Join(h.Proc, "uptime"), fmt.Appendf(nil, "%.2f 0.00\n", uptime.Seconds()), 0o644),
+		replace(filepath.Join(h.Proc, "sys/kernel/random/boot_id"), []byte(bootID+"\n")),
+		replace(filepath.Join(h.Proc, "uptime"), fmt.Appendf(nil, "%.2f 0.00\n", uptime.Seconds())),
 	)
+}
+
+// replace writes a file of which nobody sees a half.
+func replace(path string, data []byte) error {
+	return errors.Join(os.WriteFile(path+".new", data, 0o644), os.Rename(path+".new", path))
 }
 
 // RequireReboot makes the raw sentinel, as a package's installation does.

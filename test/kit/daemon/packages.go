@@ -23,8 +23,7 @@ func (h *Host) Install(versions map[string]string) error {
 	if err := os.MkdirAll(filepath.Dir(h.dpkg()), 0o755); err != nil {
 		return err
 	}
-	next := h.dpkg() + ".new"
-	return errors.Join(os.WriteFile(next, []byte(b.String()), 0o644), os.Rename(next, h.dpkg()))
+	return replace(h.dpkg(), []byte(b.String()))
 }
 
 // Uninstall takes dpkg's database away, and a daemon is told of none.
