@@ -57,21 +57,27 @@ func (w *Writer) soakLeft() (left time.Duration, soaks bool) {
 		return 0, false
 	}
 	now := w.date.Add(time.Since(w.at))
-	return w.bootedAt.Add(w.soaking.Soak).Sub(now), true
+	return max(w.bootedAt.Add(w.soaking.Soak).Sub(now), time.Until(w.judgeAfter)), true
 }
 
+// judgePause lies between attempts to judge a soak.
+const judgePause = time.Minute
+
 // judgeSoak says, once the soak is over, whether it was quiet: a change of readiness long
-// after would else be taken for one within.
-func (w *Writer) judgeSoak(ctx context.Context) error {
+// after would else be taken for one within. Where that cannot be told yet it is tried again,
+// and the record is written all the same.
+func (w *Writer) judgeSoak(ctx context.Context) {
 	if left, soaks := w.soakLeft(); !soaks || left > 0 {
-		return nil
+		return
 	}
 	id, ready, since, err := w.soaking.Ready(ctx)
-	if err != nil {
-		return fmt.Errorf("judging the soak of this node, which is over: %w", err)
+	if err == nil && id != w.boot.ID {
+		err = fmt.Errorf("its Node object shows the boot %.40q", id)
 	}
-	if id != w.boot.ID {
-		return fmt.Errorf("judging the soak of this node, which is over: its Node object shows the boot %.40q", id)
+	if err != nil {
+		w.judgeAfter = time.Now().Add(judgePause)
+		w.log.Warn("whether this node was quiet in its soak, which is over, cannot be told yet; until then it proves nothing if it flaps", "error", err, "retryIn", judgePause.String())
+		return
 	}
 	node := soak.Node{BootedAt: w.bootedAt, Announced: w.boot.Announced, Ready: ready, ReadySince: since}
 	w.judged = true
@@ -83,5 +89,4 @@ func (w *Writer) judgeSoak(ctx context.Context) error {
 		w.boot.Soaked = true
 		w.log.Info("this node has soaked what it runs")
 	}
-	return nil
 }

@@ -63,6 +63,7 @@ type Writer struct {
 	asked      asked
 	boot       soak.Boot // this boot; zero: nothing is told of parts
 	judged     bool      // its soak is over, and was judged
+	judgeAfter time.Time // not before
 }
 
 // asked is when a reboot was asked for, by the node's clock and by the API server's.
@@ -271,9 +272,7 @@ func (w *Writer) write(ctx context.Context, r Record) error {
 	w.mu.Lock()
 	demanded, opens := w.demanded, w.opens
 	w.mu.Unlock()
-	if err := w.judgeSoak(ctx); err != nil {
-		return err
-	}
+	w.judgeSoak(ctx)
 	r.Announced, r.Soaked, r.Parts, r.PartsAgainst = w.boot.Announced, w.boot.Soaked, w.boot.Parts, w.boot.Against
 	before, err := Parse(w.lease)
 	r.TurnEpoch = max(r.TurnEpoch, before.TurnEpoch) // what an earlier life of the gate has seen was seen
