@@ -1,7 +1,6 @@
 package checks
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,8 +26,7 @@ type ExposureOptions struct {
 func (o *ExposureOptions) setDefaults() { o.Growth, o.Max = 2, soak.Amount{Percent: 25} }
 
 // validate reports what cannot be meant.
-func (o ReadySoakOptions) validate() error {
-	var problems []error
+func (o ReadySoakOptions) validate() (problems []error) {
 	wrong := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 	if o.Duration <= 0 {
 		wrong("options.duration: must be longer than 0s")
@@ -45,7 +43,7 @@ func (o ReadySoakOptions) validate() error {
 			wrong("options.exposure.max: want a count or a percentage above 0")
 		}
 	}
-	return errors.Join(problems...)
+	return problems
 }
 
 // Exposer is a check that may let more than one node soak at a time.

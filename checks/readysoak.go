@@ -61,7 +61,7 @@ var (
 )
 
 func newReadySoak(o ReadySoakOptions, c *cluster.Cluster) (gate.Check, []error) {
-	return readySoak{c, o}, join(o.validate())
+	return readySoak{c, o}, o.validate()
 }
 
 // WithoutRecords returns the soak of Ready transitions alone: no node is expected to have

@@ -156,6 +156,9 @@ func (f flags) load(cluster *cluster.Cluster) (*configuration, error) {
 	if len(c.steps) > 0 && !slices.ContainsFunc(c.steps, func(s *gate.Step) bool { return s.SoftUntil.IsZero() }) {
 		problems = append(problems, errors.New("checks: every step has softUntil: want at least one that always counts"))
 	}
+	if rule, _ := c.exposure(); rule != nil && !c.Turn.Enabled {
+		problems = append(problems, errors.New("checks: readySoak has exposure, which needs the turn: turn.enabled is false"))
+	}
 	return &c, mistakes(path, problems)
 }
 

@@ -357,6 +357,19 @@ checks[0] "ceph": options.expression: line 2, column 51: found no matching overl
 				"checks[2] \"c\": options.status[1]: want one from 200 to 599, not 99",
 		},
 		{
+			"an exposure that is none", options("readySoak", `{exposure: {growth: 11, max: 0, kind: [a]}, flaps: 101%}`),
+			"checks[0] \"x\": options.exposure: unknown field \"kind\": want one of growth, kinds, max\n" +
+				"checks[0] \"x\": options.flaps: \"101%\" is more than all\n" +
+				"checks[0] \"x\": options.exposure.growth: want 1 to 10, not 11\n" +
+				"checks[0] \"x\": options.exposure.max: want a count or a percentage above 0",
+		},
+		{
+			"flaps without exposure", options("readySoak", `{flaps: 3}`), `checks[0] "x": options.flaps: needs exposure: without it every flap begins the soak anew`,
+		},
+		{
+			"exposure without the turn", "turn: {enabled: false}\n" + options("readySoak", `{exposure: {}}`), `checks: readySoak has exposure, which needs the turn: turn.enabled is false`,
+		},
+		{
 			"options of schedule", options("schedule", `{allow: [{times: [{start: "1:00", end_time: "05:00"}]}, {}], deny: [{months: [13], weekdays: [funday], location: Local}, {days_of_month: []}]}`),
 			"checks[0] \"x\": options.allow[0].times[0]: unknown field \"start\": want one of end_time, start_time\n" +
 				"checks[0] \"x\": options.deny[0].weekdays[0]: funday is not a valid weekday\n" +
