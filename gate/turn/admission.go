@@ -94,7 +94,7 @@ func (a *admission) nobody(s State, l Local, seen Seen, after string, waiting []
 	d := Move{Why: why, Again: at.Sub(seen.Now), Loud: a.reason == soak.ReasonAgainst}
 	if s.Phase == PhaseFree && s.Exposed && s.NextAt.After(seen.Now) && !at.Before(s.NextAt.Add(-time.Second)) {
 		if d.Again = s.NextAt.Sub(seen.Now); own == nil || own.Parts != l.Parts {
-			d.Why, d.Again = "the turn is free, but this node's record does not say yet what it waits for", minSleep
+			d.Why, d.Again = "the turn is free, but this node's record does not say yet what it waits for", max(minSleep, seen.PhaseFor/4)
 		}
 		return d
 	}
