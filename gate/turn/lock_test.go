@@ -70,17 +70,17 @@ func TestF48F99KuredsOwnRule(t *testing.T) {
 		want        []string
 		stuck       string
 	}{
-		"no TTL":                         {one("a", 0), 1, []string{"a"}, ""},
-		"within its TTL":                 {one("a", 2*time.Hour), 1, []string{"a"}, ""},
-		"expired":                        {one("a", time.Hour), 1, nil, ""},
-		"one of several has expired":     {`{"maxOwners":2,"locks":[` + one("a", time.Hour) + "," + one("b", 0) + `]}`, 2, []string{"b"}, ""},
-		"all of several":                 {`{"maxOwners":2,"locks":[` + one("a", time.Hour) + `]}`, 2, nil, ""},
-		"a list that was left behind":    {`{"maxOwners":2,"locks":[]}`, 1, nil, "one with 1 takes it for held for ever"},
-		"and one that names a node":      {`{"maxOwners":2,"locks":[` + one("a", 0) + `]}`, 1, []string{"a"}, "one with 1 takes it for held for ever"},
-		"a person's, at two":             {`{"nodeID":"halted-by-hand"}`, 2, []string{"halted-by-hand"}, "it holds nothing"},
-		"a person's, at one":             {`{"nodeID":"halted-by-hand"}`, 1, []string{"halted-by-hand"}, ""},
-		"the concurrency is not known":   {`{"maxOwners":2,"locks":[]}`, 0, nil, ""},
-		"of an old kured, without dates": {`{"nodeID":"a","metadata":{"unschedulable":false}}`, 1, []string{"a"}, ""},
+		"F48 no TTL":                       {one("a", 0), 1, []string{"a"}, ""},
+		"F48 within its TTL":               {one("a", 2*time.Hour), 1, []string{"a"}, ""},
+		"F48 expired":                      {one("a", time.Hour), 1, nil, ""},
+		"F48 one of several has expired":   {`{"maxOwners":2,"locks":[` + one("a", time.Hour) + "," + one("b", 0) + `]}`, 2, []string{"b"}, ""},
+		"F48 all of several":               {`{"maxOwners":2,"locks":[` + one("a", time.Hour) + `]}`, 2, nil, ""},
+		"F99 a list that was left behind":  {`{"maxOwners":2,"locks":[]}`, 1, nil, "one with 1 takes it for held for ever"},
+		"F99 and one that names a node":    {`{"maxOwners":2,"locks":[` + one("a", 0) + `]}`, 1, []string{"a"}, "one with 1 takes it for held for ever"},
+		"F99 a person's, at two":           {`{"nodeID":"halted-by-hand"}`, 2, []string{"halted-by-hand"}, "it holds nothing"},
+		"F99 a person's, at one":           {`{"nodeID":"halted-by-hand"}`, 1, []string{"halted-by-hand"}, ""},
+		"F99 the concurrency is not known": {`{"maxOwners":2,"locks":[]}`, 0, nil, ""},
+		"of an old kured, without dates":   {`{"nodeID":"a","metadata":{"unschedulable":false}}`, 1, []string{"a"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lock, err := ParseKuredLock(c.value, c.concurrency, noon)
