@@ -88,8 +88,7 @@ func exposed(nodes []cluster.Node, records map[string]cluster.Entry, stands *tur
 	if doubt != nil {
 		return *doubt
 	}
-	i, problem := cluster.Own(nodes, own.name)
-	if problem != "" {
+	if _, problem := cluster.Own(nodes, own.name); problem != "" {
 		return gate.Undecided(gate.ReasonOwnNodeUnknown, "%s", problem)
 	}
 	thisNode := func(r gate.Result) gate.Result {
@@ -110,7 +109,7 @@ func exposed(nodes []cluster.Node, records map[string]cluster.Entry, stands *tur
 		case pending && soak.PutParts(found.Wants) != soak.PutParts(record.PartsPending):
 			return gate.Failed("PartsNotRecorded", "what this node would run has changed, and its record does not tell it yet")
 		case !pending: // nothing is asked for: as it would be
-			members[me].Wants = append(slices.Clone(found.Wants), cluster.StatusParts(nodes[i])...)
+			members[me].Wants = slices.Clone(found.Wants)
 		}
 	}
 	standing := o.rule(own.firstAfter).Judge(members, now)

@@ -47,7 +47,7 @@ func (c *configuration) readsPackages(f flags) (reader *packages.Reader, tell *r
 			found := reader.Read()
 			return soak.Machine{
 				Kernel: soak.NewPart(soak.KernelName, release), Build: soak.NewPart(soak.BuildName, build),
-				Installed: found.Installed, Kernels: found.Kernels,
+				Installed: found.Installed, Kernels: found.Kernels, Running: found.Running,
 			}
 		},
 		Ready: c.ownReady,

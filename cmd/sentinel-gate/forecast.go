@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -28,7 +29,7 @@ func tellForecast(ctx context.Context, f flags, stdout io.Writer) error {
 	if f.whatIf.nodes > 0 {
 		c := defaults()
 		r = rolloutOf(c.turnConfig("", ""), time.Duration(c.Stabilize))
-		r.Now, r.Nodes = time.Now().UTC(), forecast.Uniform(time.Now().UTC(), f.whatIf.nodes, f.whatIf.controlPlane)
+		r.Now, r.Nodes = time.Now().UTC(), forecast.Uniform(time.Now().UTC(), f.whatIf.nodes, max(0, f.whatIf.controlPlane))
 		r.Config.Soak, r.Config.Exposure = 24*time.Hour, &soak.Rule{Growth: 2, Max: soak.Amount{Percent: 25}}
 		assumed = append(assumed, "every node waits for the same update, and nothing is in soak")
 	} else {
@@ -40,6 +41,9 @@ func tellForecast(ctx context.Context, f flags, stdout io.Writer) error {
 			return unusable{err}
 		}
 		deadline = time.Duration(c.Turn.Deadline)
+	}
+	if len(r.Nodes) == 0 || f.whatIf.controlPlane < 0 {
+		return unusable{errors.New("a forecast of no nodes: readySoak's selector chooses none, or --nodes and --control-plane-nodes are none")}
 	}
 	more, err := f.whatIf.apply(&r)
 	if err != nil {

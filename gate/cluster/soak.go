@@ -58,13 +58,15 @@ func Members(nodes []Node, records map[string]Entry, s Soaking, now time.Time) [
 
 func (s Soaking) member(n Node, records map[string]Entry, now time.Time) soak.Node {
 	record, recorded := records[n.Name]
-	status := StatusParts(n)
 	kernel := soak.NewPart(soak.KernelName, n.Kernel)
 	_, isControlPlane := n.Labels[controlPlaneLabel]
 	since, _ := n.ReadySince(now)
 	m := soak.Node{Name: n.Name, Kind: s.kind(n), ControlPlane: isControlPlane, Ready: n.IsReady(), ReadySince: since, Joined: true}
 	if record.PartsPending != nil {
-		m.Wants, m.WaitsSince = append(slices.Clone(record.PartsPending), status...), record.PendingSince
+		m.Wants, m.WaitsSince = slices.Clone(record.PartsPending), record.PendingSince
+		if !slices.ContainsFunc(m.Wants, func(p soak.Part) bool { return !slices.Contains(record.Parts, p) }) {
+			m.Wants = append(m.Wants, soak.Unknown) // a reboot is asked for, and for nothing that is known
+		}
 	}
 	joined := s.IgnoreJoined && (!recorded && now.Sub(n.Created) < joinWindow || recorded && record.Err == nil && record.PreviousBootID == "" && !record.BootedAt.After(n.Created))
 	switch {
@@ -80,13 +82,13 @@ func (s Soaking) member(n Node, records map[string]Entry, now time.Time) soak.No
 	}
 	m.BootedAt, m.Announced, m.Joined, m.Soaked, m.Against = record.BootedAt, record.Announced, false, record.Soaked, record.PartsAgainst
 	m.Agrees = slices.Contains(record.Parts, kernel)
-	m.Runs = append(append(status, kernel), runs(record)...)
+	m.Runs = append(append(statusParts(n), kernel), runs(record)...)
 	return m
 }
 
-// StatusParts are the parts that a node's status tells, but for the kernel, which is another
-// one after a boot into a new one.
-func StatusParts(n Node) []soak.Part {
+// statusParts are the parts that a node's status tells, but for the kernel. They are in effect
+// now, and a boot may bring others: what a node would run they do not tell.
+func statusParts(n Node) []soak.Part {
 	return []soak.Part{
 		soak.NewPart(soak.ImageName, n.Image), soak.NewPart(soak.RuntimeName, n.Runtime), soak.NewPart(soak.KubeletName, n.Kubelet),
 	}

@@ -46,9 +46,9 @@ type Found struct {
 	// Wants are the parts that the next boot would bring into effect: never nil.
 	Wants []soak.Part
 	// Installed are all that are installed; nil: not known. Kernels are those of them that
-	// are kernels.
-	Installed map[soak.Part]bool
-	Kernels   []soak.Part
+	// are kernels, and Running those that run, where their versions tell.
+	Installed        map[soak.Part]bool
+	Kernels, Running []soak.Part
 	// Names tells the name and version of what this node knows.
 	Names map[soak.Part]string
 	// Broken are packages that are not configured.
@@ -119,6 +119,11 @@ type version struct{ name, version string }
 
 func (v version) part() soak.Part { return soak.NewPart(v.name, v.version) }
 
+// runs reports whether it is the kernel of that release, by its name or by its version.
+func (v version) runs(release string) bool {
+	return release != "" && kernelPackage.MatchString(v.name) && (strings.HasSuffix(v.name, "-"+release) || v.version == release)
+}
+
 func (r *Reader) read() Found {
 	found := Found{Names: map[soak.Part]string{}}
 	installed, broken, err := r.installed()
@@ -136,6 +141,9 @@ func (r *Reader) read() Found {
 		known[v.name] = append(known[v.name], v)
 		if kernelPackage.MatchString(v.name) {
 			found.Kernels = append(found.Kernels, part)
+		}
+		if v.runs(r.Release) {
+			found.Running = append(found.Running, part)
 		}
 	}
 	asked, err := r.asked()
@@ -166,8 +174,7 @@ func (r *Reader) read() Found {
 		}
 	}
 	for _, v := range installed {
-		running := !kernel && r.Release != "" && kernelPackage.MatchString(v.name) && (strings.HasSuffix(v.name, "-"+r.Release) || v.version == r.Release)
-		if bootReads.MatchString(v.name) || running {
+		if bootReads.MatchString(v.name) || !kernel && v.runs(r.Release) {
 			want(v)
 		}
 	}

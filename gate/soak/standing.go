@@ -80,7 +80,7 @@ func (r Rule) Judge(nodes []Node, now time.Time) *Standing {
 
 func (s *Standing) count(n Node) {
 	inSoak, vouches := n.inSoak(s.rule.Soak, s.now), n.vouches(s.rule.Soak, s.now)
-	if n.Gone && !inSoak {
+	if n.Gone && !inSoak && len(n.Against) == 0 {
 		if at := n.flapped(s.rule.Soak, s.now); !at.IsZero() {
 			s.Flapped = append(s.Flapped, at)
 		}
@@ -88,7 +88,7 @@ func (s *Standing) count(n Node) {
 	}
 	if !n.Gone {
 		s.Nodes++
-		if !n.ControlPlane {
+		if !n.ControlPlane && !n.BootedAt.IsZero() { // else nobody could tell that it soaked anything
 			s.workers++
 		}
 	}
@@ -104,7 +104,7 @@ func (s *Standing) count(n Node) {
 	if vouches {
 		s.Soaked++
 	}
-	disturbed := n.Disturbed(s.rule.Soak, s.now)
+	disturbed := n.Disturbed(s.rule.Soak, s.now) || n.Gone && inSoak // who vanishes in its soak may be broken
 	if disturbed || len(n.Against) > 0 {
 		s.Against = append(s.Against, n.Name)
 	}
@@ -221,9 +221,14 @@ func (s *Standing) Admit(n Node, name func(Part) string) Refusal {
 	var refusal Refusal
 	for _, part := range n.Wants {
 		for _, c := range []*Count{s.cluster[part], s.kinds[kindPart{n.Kind, part}]} {
-			if c != nil {
-				refusal = worse(refusal, s.admitPart(part, *c, name))
+			if c == nil {
+				continue
 			}
+			count := *c
+			if part != Unknown && slices.Contains(n.Runs, part) {
+				count.Against = 0 // the boot does not bring it to this node
+			}
+			refusal = worse(refusal, s.admitPart(part, count, name))
 		}
 	}
 	if s.isNew(n.Wants) && s.canary != "" {

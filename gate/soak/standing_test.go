@@ -76,8 +76,10 @@ func TestAdmit(t *testing.T) {
 		{"F95: by its record", append(soakedOn(2, "new"), with(quiet("canary", 10*day, "new"), func(n *Node) { n.Against, n.Soaked = []Part{"new"}, true })), waiting("me", "new"), "EvidenceAgainst"},
 		{"F95: much evidence for", append(soakedOn(6, "new"), append(inSoak(7, "new"), flapped(quiet("ill", 3*day, "new"), 5*time.Hour))...), waiting("me", "new"), ""},
 		{"F95: it takes away again", append(soakedOn(6, "new"), append(inSoak(8, "new"), flapped(quiet("ill", 3*day, "new"), 5*time.Hour))...), waiting("me", "new"), "PartLimit 2026-03-15T04:00:00Z"},
-		{"F95: gone in its soak", []Node{with(quiet("gone", 3*time.Hour, "new"), func(n *Node) { n.Gone, n.Ready = true, false })}, waiting("me", "new"), "PartLimit 2026-03-15T09:00:00Z"},
+		{"F95: gone in its soak", []Node{with(quiet("gone", 3*time.Hour, "new"), func(n *Node) { n.Gone, n.Ready = true, false })}, waiting("me", "new"), "EvidenceAgainst"},
 		{"gone after it", []Node{with(quiet("gone", 3*day, "new"), func(n *Node) { n.Gone, n.Ready = true, false })}, waiting("me", "new"), ""},
+		{"F95: its node was deleted, and its record remains", []Node{with(quiet("gone", 3*day, "new"), func(n *Node) { n.Gone, n.Ready, n.Against = true, false, []Part{"new"} })}, waiting("me", "new"), "EvidenceAgainst"},
+		{"what this node runs already the boot does not bring", []Node{flapped(quiet("ill", 3*day, "old"), 5*time.Hour)}, waiting("me", "new", "old"), ""},
 		{"a flap at its boot is none", []Node{flapped(quiet("soaked", 2*day, "new"), 10*time.Minute), quiet("soaks", time.Hour, "new")}, waiting("me", "new"), ""},
 		{"one whose record knows of a quiet soak", []Node{with(flapped(quiet("soaked", 10*day, "new"), 5*day), func(n *Node) { n.Soaked = true }), quiet("soaks", time.Hour, "new")}, waiting("me", "new"), ""},
 		{"F94: one of which something is not known proves nothing", []Node{quiet("soaked", 2*day, "new", Unknown), quiet("soaks", time.Hour, "new")}, waiting("me", "new"), "PartLimit 2026-03-15T11:00:00Z"},
@@ -117,11 +119,11 @@ func TestAdmit(t *testing.T) {
 			t.Errorf("three of 44 nodes flapped, and 5%% may: %+v", r)
 		}
 	})
-	t.Run("a control plane alone", func(t *testing.T) {
-		all := many(3, func(i int) Node {
+	t.Run("a control plane alone, and workers without a gate", func(t *testing.T) {
+		all := append([]Node{{Name: "worker", Ready: true, Joined: true}}, many(3, func(i int) Node {
 			return with(waiting(fmt.Sprint(i), "new"), func(n *Node) { n.ControlPlane = true })
-		})
-		if r := rule.Judge(all, noon).Admit(all[0], Names(nil)); r.Reason != "" {
+		})...)
+		if r := rule.Judge(all, noon).Admit(all[1], Names(nil)); r.Reason != "" {
 			t.Errorf("nobody else could soak it first: %+v", r)
 		}
 	})
@@ -133,6 +135,10 @@ func TestAfter(t *testing.T) {
 		for _, p := range installed {
 			m.Installed[p] = true
 		}
+		return m
+	}
+	running := func(m Machine, kernels ...Part) Machine {
+		m.Running = kernels
 		return m
 	}
 	before := Boot{ID: "1", At: noon, Announced: true, Parts: []Part{"k1", "k1-build", "linux-1", "libc-1"}}
@@ -156,9 +162,13 @@ func TestAfter(t *testing.T) {
 		{"an update on the way", before, []Part{"linux-2", "libc-1"}, machine("k2", "linux-2", "libc-2"), late, true, "?,k2,k2-build,linux-2", "", DoubtChanged},
 		{"F94: the list was not known", before, []Part{Unknown, "libc-2"}, machine("k1", "libc-2"), late, true, "?,k1,k1-build,libc-2", "", DoubtList},
 		{"F94: no database", before, []Part{"libc-2"}, Machine{Kernel: "k1", Build: "k1-build"}, late, true, "?,k1,k1-build", "", DoubtDatabase},
-		{"the first", Boot{}, nil, machine("k1", "libc-1"), late, false, "?,k1,k1-build", "", DoubtFirst},
+		{"the first", Boot{}, nil, machine("k1", "libc-1"), late, false, "?,k1,k1-build,linux-1,linux-2", "", DoubtFirst},
+		{"the first, and which kernel runs is told", Boot{}, nil, running(machine("k1", "libc-1"), "linux-1"), late, false, "?,k1,k1-build", "", DoubtFirst},
+		{"then a libc, and the same kernel", Boot{ID: "1", At: noon, Parts: []Part{"?", "k1", "k1-build"}}, []Part{"linux-1", "libc-2"}, running(machine("k1", "linux-1", "libc-2"), "linux-1"), late, true, "k1,k1-build,libc-2,linux-1", "", ""},
+		{"F94: it fell back to a third kernel", before, []Part{"linux-2", "libc-1"}, running(machine("k0", "linux-2", "libc-1"), "linux-0"), late, true, "?,k0,k0-build,libc-1", "", DoubtKernel},
+		{"F94: something changed that nobody asked a reboot for", before, nil, machine("k1", "linux-1", "libc-2"), late, false, "?,k1,k1-build,linux-1", "", DoubtChanged},
 		{"F95: a crash in its soak", before, nil, machine("k1", "linux-1", "libc-1"), early, false, "k1,k1-build,libc-1,linux-1", "k1,k1-build,libc-1,linux-1", ""},
-		{"a reboot with the turn in its soak is none", before, []Part{"libc-2", "linux-1"}, machine("k1", "linux-1", "libc-2"), early, true, "k1,k1-build,libc-2,linux-1", "", ""},
+		{"F95: a reboot with the turn in its soak cuts that short", before, []Part{"libc-2", "linux-1"}, machine("k1", "linux-1", "libc-2"), early, true, "?,k1,k1-build,libc-2,linux-1", "", DoubtCut},
 		{"F95: evidence stays for what stays", Boot{ID: "1", At: noon, Announced: true, Parts: before.Parts, Against: before.Parts, Soaked: true}, []Part{"libc-2", "linux-1"}, machine("k1", "linux-1", "libc-2"), late, true, "k1,k1-build,libc-2,linux-1", "k1,k1-build,linux-1", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

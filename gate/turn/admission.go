@@ -57,7 +57,7 @@ func newAdmission(c Config, s State, o Operator, ranked []Candidate, seen Seen) 
 func (a *admission) admit(n Candidate) bool {
 	first := a.now.Sub(n.waitsSince()) >= a.config.Aging
 	refusal := a.standing.Admit(a.members[n.Node], soak.Names(nil))
-	if refusal.Reason == "" && !first && n.Tier > a.tier {
+	if refusal.Reason == "" && !first && a.tier >= 0 && n.Tier > a.tier {
 		refusal = soak.Refusal{Reason: "Tier", Message: "nodes of an earlier tier of turn.order wait", Until: n.waitsSince().Add(a.config.Aging)}
 	}
 	if refusal.Reason == "" {
@@ -113,6 +113,9 @@ func free(c Config, s State, o Operator, l Local, seen Seen) Move {
 		if wait := min(s.RebootedAt.Add(c.Soak).Sub(seen.Now), longest); wait > 0 {
 			return Move{Why: "soaking until " + text(seen.Now.Add(wait)) + ": exposure was turned off, and nodes are in soak", Again: wait}
 		}
+	}
+	if l.Pending && s.responds(c.Node) {
+		return respond(c, s)
 	}
 	if c.exposed() && s.Exposed && !l.Unseen {
 		longest := maxSleep + clock.Tolerance - seen.PhaseFor // by a clock that was ahead

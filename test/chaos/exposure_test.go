@@ -172,6 +172,12 @@ func (f *fleet) refuses(m *member, installed map[string]string, now time.Time) s
 	if limit := max(1, len(f.members)/2); soaking >= limit {
 		return fmt.Sprintf("%d nodes are in soak, of at most %d", soaking, limit)
 	}
+	already := map[string]bool{} // what it runs, to which the boot does not bring it
+	for _, l := range f.exposure.lives {
+		if l.who == m && l.to.IsZero() {
+			already = l.runs
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(installed)) {
 		what := name + " " + installed[name]
 		if name == kernelPackage {
@@ -184,7 +190,9 @@ func (f *fleet) refuses(m *member, installed map[string]string, now time.Time) s
 			case l.inSoak(now):
 				soaks++
 			case l.ill && l.to.IsZero():
-				against++
+				if !already[what] {
+					against++
+				}
 			case !l.ill && (l.to.IsZero() || l.to.Sub(l.from) >= exposedSoak()):
 				soaked++
 			}

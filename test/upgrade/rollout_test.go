@@ -59,6 +59,9 @@ type member struct {
 func newRollout(ctx context.Context, t *testing.T, v *versions, size int) *rollout {
 	t.Helper()
 	r := &rollout{versions: v}
+	t.Cleanup(func() {
+		must(t, (&cluster.Cluster{CP: v.cp}).Clear(context.Background()))
+	})
 	c, err := cluster.New(ctx, v.cp, size)
 	must(t, err)
 	_, err = v.cp.AddDaemonSet(ctx, "kube-system", "kured", map[string]string{"name": "kured"})

@@ -71,7 +71,6 @@ func must(t *testing.T, err error) {
 // A rollout is upgraded while the first soak runs, and rolled back while the second does. Both soaks run to their end,
 // and then the next node's gate opens.
 func TestRolloutGoesOn(t *testing.T) {
-	t.Parallel()
 	v := shared.Get(t)
 	ctx := suite.Context(t, 5*time.Minute)
 	r := newRollout(ctx, t, v, 3)
@@ -92,7 +91,6 @@ func TestRolloutGoesOn(t *testing.T) {
 // Gates with exposure take over in the middle of a soak that gates without began: it runs to its end. From then on the
 // turn is of version 2, and a gate of the version before refuses it, beside the others, of which one opens.
 func TestExposureIsTurnedOn(t *testing.T) {
-	t.Parallel()
 	v := shared.Get(t)
 	ctx := suite.Context(t, 5*time.Minute)
 	r := newRollout(ctx, t, v, 3)
