@@ -89,6 +89,13 @@ func (r *following) nodes(ctx context.Context) (Listing[Node], error) {
 
 // follow is FollowNodes.
 func (r *following) follow(ctx context.Context, mu sync.Locker, changed func(Listing[Node])) error {
+	select { // one that has begun just now knows of no node yet, which is not that there is none
+	case <-r.listed:
+	case <-r.ended:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	s := &subscriber{mu, changed}
 	r.mu.Lock()
 	s.mu.Lock()
