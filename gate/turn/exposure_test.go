@@ -381,3 +381,18 @@ func TestExposureLiveness(t *testing.T) {
 		}
 	})
 }
+
+// Who was passed over and waits alone is granted the turn all the same; and one that did not
+// respond says first that it responds again.
+func TestPassedOverAndAlone(t *testing.T) {
+	c := Config{Node: "a", BootID: "1", Soak: 24 * time.Hour, MaxAge: simMaxAge, Interval: simInterval, Settle: simSettle, GrantTimeout: 30 * time.Minute, Aging: 7 * 24 * time.Hour, Exposure: &soak.Rule{Growth: 2, Max: soak.Amount{Count: 1}}}
+	candidates := []Candidate{{Node: "a", BootID: "1", Member: true, PendingSince: noon.Add(-time.Hour), BootedAt: noon.Add(-50 * time.Hour)}}
+	members := []soak.Node{{Name: "a", BootedAt: noon.Add(-50 * time.Hour), Wants: []soak.Part{"new"}, Ready: true}}
+	for cause, want := range map[Cause]Phase{CauseStepsErr: PhaseGranted, CauseSilent: PhaseFree} {
+		s := State{Epoch: 3, Phase: PhaseFree, Exposed: true, Since: noon, PassedOver: []PassedOver{{"a", cause, noon.Add(-time.Minute)}}}
+		d := Decide(c, s, Operator{}, Local{Pending: true, Unseen: true}, Seen{Now: noon, Candidates: &candidates, Members: members})
+		if d.Write == nil || d.Write.Phase != want || want == PhaseFree && len(d.Write.PassedOver) > 0 {
+			t.Errorf("%s: %+v", cause, d)
+		}
+	}
+}
