@@ -170,22 +170,22 @@ func (c alerts) Check(ctx context.Context) (gate.Result, error) {
 
 func (c alerts) read(ctx context.Context) (a alarm, err error) {
 	if c.alertmanager != nil {
-		if a.firing, a.since, a.delivery, err = c.alertmanager.alerts(ctx, c.asked()); err != nil || c.prometheus == nil {
+		if a.firing, a.since, a.delivery, err = c.alertmanager.alerts(ctx, c.options); err != nil || c.prometheus == nil {
 			return a, err
 		}
 	}
 	ctx, reading := clock.Read(ctx)
 	if c.alertmanager == nil {
-		if a.firing, err = c.prometheus.vector(ctx, series("ALERTS", c.asked().Match, `alertstate="firing"`)); err != nil {
+		if a.firing, err = c.prometheus.vector(ctx, series("ALERTS", c.options.Match, `alertstate="firing"`)); err != nil {
 			return a, err
 		}
 		if len(blocking(a.firing, c.asked())) > 0 {
-			if a.since, err = c.prometheus.vector(ctx, series("ALERTS_FOR_STATE", c.asked().Match)); err != nil {
+			if a.since, err = c.prometheus.vector(ctx, series("ALERTS_FOR_STATE", c.options.Match)); err != nil {
 				return a, err
 			}
 		}
 	}
-	if c.asked().RequireFiring != "" {
+	if c.options.RequireFiring != "" {
 		if err := c.askRequired(ctx, &a); err != nil {
 			return a, err
 		}
@@ -211,7 +211,7 @@ func (c alerts) Verify(ctx context.Context) (Verification, error) {
 	known := map[string]bool{}
 	for _, group := range a.rules {
 		for _, rule := range group.Rules {
-			if alerting, ok := rule.(promapi.AlertingRule); ok && !neverCount.MatchString(alerting.Name) && alerting.Name != c.asked().RequireFiring {
+			if alerting, ok := rule.(promapi.AlertingRule); ok && !neverCount.MatchString(alerting.Name) && alerting.Name != c.options.RequireFiring {
 				known[alerting.Name] = true
 			}
 		}
@@ -251,12 +251,12 @@ func looked(a alarm, o AlertsOptions, rules int) string {
 const lookbacks = 15
 
 func (c alerts) askRequired(ctx context.Context, a *alarm) error {
-	required := series("ALERTS", c.asked().RequireFiringMatch, `alertstate="firing"`, fmt.Sprintf("alertname=%q", c.asked().RequireFiring))
+	required := series("ALERTS", c.options.RequireFiringMatch, `alertstate="firing"`, fmt.Sprintf("alertname=%q", c.options.RequireFiring))
 	now, err := c.prometheus.vector(ctx, required)
 	if err != nil {
 		return err
 	}
-	ago := c.asked().RequireFiringAgo
+	ago := c.options.RequireFiringAgo
 	before, err := c.prometheus.vector(ctx, required+" offset "+ago.String())
 	if err != nil {
 		return err

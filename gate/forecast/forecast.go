@@ -6,6 +6,7 @@
 package forecast
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -51,7 +52,7 @@ func Of(r Rollout) Forecast {
 	for i := range runs {
 		courses = append(courses, r.run(uint64(i)+1))
 	}
-	slices.SortStableFunc(courses, func(a, b course) int { return int(a.lastBoot - b.lastBoot) })
+	slices.SortStableFunc(courses, func(a, b course) int { return cmp.Compare(a.lastBoot, b.lastBoot) })
 	var boots, soaks, delays []time.Duration
 	for _, c := range courses {
 		if !c.done {

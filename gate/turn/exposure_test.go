@@ -344,25 +344,7 @@ func TestExposureLiveness(t *testing.T) {
 		for _, n := range w.nodes {
 			n.update(simKernel, "2")
 		}
-		w.disturb = func() {
-			n := w.nodes[w.rand.IntN(len(w.nodes))]
-			switch g, does := n.gate, w.rand.IntN(2000); {
-			case g == nil:
-			case does == 0:
-				w.restart(n)
-			case does < 5:
-				g.loses(nil)
-			case does < 9:
-				g.silent = true
-			case does == 9 && g.told && g.skew == 0:
-				g.skew, g.skewed = []time.Duration{8 * time.Hour, -8 * time.Hour}[w.rand.IntN(2)], w.clock
-			}
-			for _, n := range w.nodes {
-				if n.gate != nil && n.gate.skew != 0 && w.since(n.gate.skewed) >= 5*time.Minute {
-					n.gate.skew = 0
-				}
-			}
-		}
+		w.disturb = func() { w.harass(w.nodes[w.rand.IntN(len(w.nodes))]) }
 		waves := 1 // the first soak, of the new Lease
 		for soaked := 0; soaked < nodes; waves++ {
 			soaked += max(1, min(rule.Growth*soaked, rule.Max.Count))

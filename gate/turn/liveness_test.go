@@ -56,23 +56,7 @@ func TestLiveness(t *testing.T) {
 					w.deleteNode(n)
 				}
 			}
-			n := healthy[w.rand.IntN(len(healthy))]
-			switch g, does := n.gate, w.rand.IntN(2000); {
-			case g == nil:
-			case does == 0:
-				w.restart(n)
-			case does < 5:
-				g.loses(nil)
-			case does < 9:
-				g.silent = true
-			case does == 9 && g.told && g.skew == 0:
-				g.skew, g.skewed = []time.Duration{8 * time.Hour, -8 * time.Hour}[w.rand.IntN(2)], w.clock
-			}
-			for _, n := range w.nodes { // a wrong clock is mended in five minutes
-				if n.gate != nil && n.gate.skew != 0 && w.since(n.gate.skewed) >= 5*time.Minute {
-					n.gate.skew = 0
-				}
-			}
+			w.harass(healthy[w.rand.IntN(len(healthy))])
 		}
 		w.only = healthy
 		config := w.nodes[0].gate.core.config
@@ -111,4 +95,25 @@ func property(t *testing.T, check func(rt *rapid.T, draw func(string, int) int))
 			return rapid.IntRange(0, below-1).Draw(rt, strings.ReplaceAll(what, " ", "-"))
 		})
 	})
+}
+
+// harass does now and then to a node that is well what happens to such: its gate restarts, its
+// watch ends or falls silent, the clock of its API server is wrong, and mended in five minutes.
+func (w *world) harass(n *node) {
+	switch g, does := n.gate, w.rand.IntN(2000); {
+	case g == nil:
+	case does == 0:
+		w.restart(n)
+	case does < 5:
+		g.loses(nil)
+	case does < 9:
+		g.silent = true
+	case does == 9 && g.told && g.skew == 0:
+		g.skew, g.skewed = []time.Duration{8 * time.Hour, -8 * time.Hour}[w.rand.IntN(2)], w.clock
+	}
+	for _, n := range w.nodes {
+		if n.gate != nil && n.gate.skew != 0 && w.since(n.gate.skewed) >= 5*time.Minute {
+			n.gate.skew = 0
+		}
+	}
 }
